@@ -1,0 +1,147 @@
+"""The world: arrivals, a router, replicas, on one SimPy clock in picoseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import numpy as np
+import simpy
+
+from simserve.engine.ledger import RequestLedger
+from simserve.engine.pricing import Pricing
+from simserve.engine.replica import FAR_PS, Replica, StepObserver
+from simserve.latency.model import StepLatencyModel
+from simserve.policy.limits import SchedulerLimits
+from simserve.policy.router import Router
+from simserve.policy.scheduler import RequestView, Scheduler
+from simserve.policy.token_stream import TokenStream
+from simserve.records.requests import RequestTable
+from simserve.records.run_record import REJECTED, RunRecord
+
+PROGRESS_EVERY = 1024
+"""Arrivals between two calls of a progress callback."""
+
+
+class Cluster:
+    """Replicas behind a router, fed from a request table."""
+
+    def __init__(
+        self,
+        requests: RequestTable,
+        limits: SchedulerLimits,
+        make_scheduler: Callable[[SchedulerLimits], Scheduler],
+        latency: StepLatencyModel,
+        router: Router,
+        replicas: int = 1,
+        observer: StepObserver | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.requests = requests
+        self.limits = limits
+        self.ledger = RequestLedger(requests, limits.max_model_len)
+        self._env = simpy.Environment(initial_time=0)
+        self._router = router
+        self._on_progress = on_progress
+        self._arrivals: list[int] = requests.arrival_ps.tolist()
+        self._next = 0  # the request that arrives next
+        pricing = Pricing(latency)
+        self.replicas = [
+            Replica(
+                self._env,
+                number,
+                make_scheduler(limits),
+                pricing,
+                self.ledger,
+                limits.usable_blocks,
+                self,
+                observer,
+            )
+            for number in range(replicas)
+        ]
+
+    def horizon_ps(self) -> int:
+        """Return when the next request arrives."""
+        return self._arrivals[self._next] if self._next < len(self._arrivals) else FAR_PS
+
+    def run(self) -> RunRecord:
+        """Serve every request and return what happened."""
+        for replica in self.replicas:
+            self._env.process(replica.serve())
+        self._env.process(self._arrive())
+        self._env.run()
+        for replica in self.replicas:
+            replica.stop()
+        if self._on_progress is not None:
+            self._on_progress(len(self.requests), len(self.requests))
+        return RunRecord(
+            requests=self.requests,
+            outcomes=self.ledger.outcomes(),
+            steps=tuple(replica.writer.log() for replica in self.replicas),
+            gaps=self.ledger.gaps(),
+            end_ps=max(replica.now_ps for replica in self.replicas),
+        )
+
+    def _arrive(self) -> Generator[simpy.Event, None, None]:
+        env, views = self._env, request_views(self.requests)
+        for request, arrival_ps in enumerate(self._arrivals):
+            if arrival_ps > env.now:
+                yield env.timeout(arrival_ps - int(env.now))
+            self._next = request + 1
+            view = next(views)
+            if self.ledger.stop_tokens[request] < 1:
+                self.ledger.status[request] = REJECTED  # no room for a token: vLLM refuses it
+                continue
+            self._choose(view).submit(view)
+            if self._on_progress is not None and not request % PROGRESS_EVERY:
+                self._on_progress(sum(r.finished for r in self.replicas), len(self.requests))
+
+    def _choose(self, view: RequestView) -> Replica:
+        if len(self.replicas) == 1:
+            return self.replicas[0]
+        chosen = self._router.choose_replica(view, [r.view() for r in self.replicas])
+        return self.replicas[chosen]
+
+
+def request_views(requests: RequestTable) -> Generator[RequestView, None, None]:
+    """Yield what schedulers may know of each request: everything but its output length."""
+    prompt_tokens: list[int] = requests.prompt_tokens.tolist()
+    priority = requests.priority.tolist() if requests.priority is not None else None
+    arrival_ps: list[int] = requests.arrival_ps.tolist()
+    streams = _token_streams(requests)
+    for request, tokens in enumerate(prompt_tokens):
+        yield RequestView(
+            request,
+            tokens,
+            next(streams),
+            priority[request] if priority is not None else 0,
+            arrival_ps[request],
+            requests.id_of(request),
+        )
+
+
+def _token_streams(requests: RequestTable) -> Generator[TokenStream, None, None]:
+    if requests.segments is None:
+        if requests.output_segment is None:
+            yield from map(TokenStream.private, range(len(requests)))
+            return
+        raise ValueError("output_segment(=...) needs segments")
+    offsets: list[int] = requests.segments.offsets.tolist()
+    segment: list[int] = requests.segments.segment.tolist()
+    tokens: list[int] = requests.segments.tokens.tolist()
+    outputs = requests.output_segment
+    unseen = _unseen_outputs(requests)
+    for request in range(len(requests)):
+        part = slice(offsets[request], offsets[request + 1])
+        output = int(outputs[request]) if outputs is not None else -1 - request
+        yield TokenStream.of_segments(segment[part], tokens[part], output, unseen[request])
+
+
+def _unseen_outputs(requests: RequestTable) -> list[bool]:
+    """Return, per request, whether no other request contains its generated tokens."""
+    outputs = requests.output_segment
+    if outputs is None or requests.segments is None:
+        return [True] * len(requests)
+    names, position, counts = np.unique(outputs, return_inverse=True, return_counts=True)
+    repeated = np.isin(names, requests.segments.segment) | (counts > 1)
+    unseen: list[bool] = (~repeated[position]).tolist()
+    return unseen

@@ -1,0 +1,133 @@
+"""What a scheduler is: it owns queues and KV blocks, and decides each step's work.
+
+It never sees the clock, nor how many tokens a request will generate: the engine tells it
+which requests finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from simserve.policy.limits import SchedulerLimits
+from simserve.policy.token_stream import TokenStream
+
+
+class RequestView(NamedTuple):
+    """What a scheduler may know of an arriving request.
+
+    ``request`` is its number in the run, ``order`` breaks ties between equal priorities:
+    smaller tuples (priority, arrival, id) come first.
+    """
+
+    request: int
+    prompt_tokens: int
+    stream: TokenStream
+    priority: int = 0
+    arrival_ps: int = 0
+    request_id: str = ""
+
+
+class Admission(NamedTuple):
+    """A request taken from the waiting queue, with its prefix-cache hit."""
+
+    request: int
+    cached_tokens: int
+    resumed: bool
+
+
+class PlannedPrefill(NamedTuple):
+    """``new_tokens`` of a request's known tokens, on top of ``past_tokens`` already computed."""
+
+    request: int
+    new_tokens: int
+    past_tokens: int
+
+
+class Scheduled(NamedTuple):
+    """One entry of a step in the scheduler's own order; ``decode`` has one new token."""
+
+    request: int
+    new_tokens: int
+    past_tokens: int
+    decode: bool
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """The decision for one step.
+
+    A request *decodes* if it ran before and its last step completed its prefill. Every
+    decoding request gets one token, except those in ``skipped`` (listed only when others do
+    decode). Requests in ``prefill_done`` complete their prefill here and sample a token too.
+    ``decode_slots`` is what the step computes for decoding: ``decode_seqs``, or more where
+    slots of finished requests are computed along. A plan is valid until the next call of
+    ``plan_step``.
+    """
+
+    decode_seqs: int = 0
+    decode_context_tokens: int = 0  # after this step's tokens
+    decode_slots: int = 0
+    prefill: list[PlannedPrefill] = field(default_factory=list)
+    prefill_done: list[int] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    admitted: list[Admission] = field(default_factory=list)
+    preempted: list[int] = field(default_factory=list)
+    new_blocks: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed in this step."""
+        return self.decode_seqs + sum(chunk.new_tokens for chunk in self.prefill)
+
+
+class Scheduler(Protocol):
+    """Decides what each step of one replica computes."""
+
+    def __init__(self, limits: SchedulerLimits) -> None: ...
+
+    @property
+    def running(self) -> int:
+        """Requests that hold KV blocks."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the waiting queue."""
+        ...
+
+    @property
+    def free_blocks(self) -> int:
+        """KV blocks that nobody uses; blocks that are cached but unused count as free."""
+        ...
+
+    def add(self, request: RequestView) -> None:
+        """Put an arriving request into the waiting queue."""
+        ...
+
+    def plan_step(self) -> StepPlan | None:
+        """Decide the next step and take its KV blocks; None if nothing can be done."""
+        ...
+
+    def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
+        """Learn that a step's tokens were delivered, and which requests they finished."""
+        ...
+
+    def last_scheduled(self) -> list[Scheduled]:
+        """Return the last planned step request by request, in the order of scheduling."""
+        ...
+
+
+class RepeatingScheduler(Scheduler, Protocol):
+    """A scheduler that can say for how long a decode-only step will repeat itself."""
+
+    def repeatable_steps(self) -> int:
+        """Return how many more steps like the last planned one are sure to follow.
+
+        Provided that nothing arrives and nothing finishes. 0 is always a true answer.
+        """
+        ...
+
+    def repeat_step(self, steps: int) -> list[int]:
+        """Plan ``steps`` more steps like the last one; return the blocks that each takes."""
+        ...

@@ -1,0 +1,51 @@
+"""The workload as arrays: who arrives when, with which tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simserve.records.clock import PsArray
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTable:
+    """Prompts as lists of shared segments, in CSR form.
+
+    Request ``i`` owns entries ``offsets[i]:offsets[i + 1]``. Token ``k`` of segment ``s``
+    is the pair ``(s, k)``, counted from the segment's start; two tokens are equal iff both
+    numbers are. So two prompts share a prefix exactly as far as their lists agree.
+    """
+
+    offsets: IntArray  # [requests + 1]
+    segment: IntArray  # [entries]
+    tokens: IntArray  # [entries], each at least 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTable:
+    """Requests in arrival order, as arrays of one length.
+
+    ``segments`` None means that no two prompts share anything. ``output_segment`` names the
+    segment that a request's generated tokens belong to (so that a later prompt can repeat
+    them); None means that nobody repeats them. A smaller ``priority`` is better.
+    """
+
+    arrival_ps: PsArray  # [requests], never decreasing
+    prompt_tokens: IntArray  # [requests], each at least 1
+    output_tokens: IntArray  # [requests], each at least 1: where generation stops
+    segments: SegmentTable | None = None
+    output_segment: IntArray | None = None
+    priority: IntArray | None = None
+    request_id: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.arrival_ps)
+
+    def id_of(self, request: int) -> str:
+        """Return the name of request number ``request``."""
+        return self.request_id[request] if self.request_id is not None else f"r{request}"

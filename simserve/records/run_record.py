@@ -1,0 +1,69 @@
+"""A finished run as data: the workload, what became of each request, and every step.
+
+A measured run written in this form is scored by the same code as a simulated one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simserve.records.clock import PsArray
+from simserve.records.requests import IntArray, RequestTable
+from simserve.records.step_log import StepLog
+
+UNFINISHED, FINISHED, REJECTED = 0, 1, 2
+"""Values of ``RequestOutcomes.status``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOutcomes:
+    """What became of each request; every array has one entry per request.
+
+    A time that did not happen is ``NEVER_PS``. ``first_token_step`` and ``last_token_step``
+    index the steps of the replica's log: an uninterrupted request gets one token at the end
+    of each step from the first to the last. ``cached_tokens`` is the prefix-cache hit of the
+    first admission.
+    """
+
+    status: npt.NDArray[np.uint8]
+    replica: IntArray
+    first_scheduled_ps: PsArray
+    first_token_ps: PsArray
+    finish_ps: PsArray
+    generated_tokens: IntArray
+    preemptions: IntArray
+    cached_tokens: IntArray
+    first_token_step: IntArray
+    last_token_step: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenGaps:
+    """The tokens that did not follow their predecessor in the very next step.
+
+    Entry ``g``: request ``request[g]`` got a token in step ``previous_step[g]`` and its next
+    one in ``step[g]`` of the same replica (preempted and recomputed, or out of budget, in
+    between). ``as_decode[g]`` says whether that next token came from a row's ``decode_seqs``
+    (True) or from the last chunk of a recomputation (False).
+    """
+
+    request: IntArray
+    previous_step: IntArray
+    step: IntArray
+    as_decode: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """Everything that metrics, reports and comparisons are computed from."""
+
+    requests: RequestTable
+    outcomes: RequestOutcomes
+    steps: tuple[StepLog, ...]  # one per replica
+    gaps: TokenGaps
+    end_ps: int  # when the last step ended
+    meta: dict[str, Any] = field(default_factory=dict)  # resolved configuration, JSON-able
