@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from math import isfinite, sqrt
+from math import isfinite
 
 from simserve.errors import SimserveError
-from simserve.latency.model import DecodeLine, LinearDecodeModel, StepLatencyModel
+from simserve.latency.model import (
+    DecodeLine,
+    LinearDecodeModel,
+    StepLatencyModel,
+)
 from simserve.policy.scheduler import StepPlan
 from simserve.records.clock import PS_PER_S
 from simserve.records.step import PrefillChunk, StepShape
@@ -19,24 +23,24 @@ class Pricing:
         self._decode_line = model.decode_line if isinstance(model, LinearDecodeModel) else None
         self._lines: dict[int, DecodeLine] = {}
 
-    def step(self, plan: StepPlan) -> tuple[int, int, int]:
-        """Return (duration, growth with every further step, steps for which that holds)."""
-        context = plan.decode_context_tokens
-        if plan.prefill or self._decode_line is None:
-            if not plan.prefill and not plan.decode_slots:
-                return 0, 0, 1  # nothing was scheduled: only requests were preempted
-            chunks = tuple([PrefillChunk(c[1], c[2]) for c in plan.prefill])
-            return self._to_ps(self._step_s(StepShape(plan.decode_slots, context, chunks))), 0, 1
-        slots = plan.decode_slots
-        if not slots:
-            return 0, 0, 1
+    def decode_line(self, slots: int, context_tokens: int) -> DecodeLine:
+        """Return a line on which decode-only steps of ``slots`` sequences lie, from here on.
+
+        A model without lines gives one that holds for this step alone.
+        """
         line = self._lines.get(slots)
-        if line is None or not line.context_start <= context <= line.context_limit:
-            line = self._lines[slots] = self._decode_line(slots, context)
-        base_ps, per_context_ps, limit, _ = line
-        seqs = plan.decode_seqs
-        duration_ps = base_ps + per_context_ps * context
-        return duration_ps, per_context_ps * seqs, (limit - context) // seqs + 1
+        if line is None or not line.context_start <= context_tokens <= line.context_limit:
+            if self._decode_line is None:
+                alone_ps = self._to_ps(self._step_s(StepShape(slots, context_tokens)))
+                return DecodeLine(alone_ps, 0, context_tokens, context_tokens)
+            line = self._lines[slots] = self._decode_line(slots, context_tokens)
+        return line
+
+    def step_ps(self, plan: StepPlan) -> int:
+        """Return the duration of a step with prefill."""
+        chunks = tuple([PrefillChunk(c[1], c[2]) for c in plan.prefill])
+        shape = StepShape(plan.decode_slots, plan.decode_context_tokens, chunks)
+        return self._to_ps(self._step_s(shape))
 
     def _to_ps(self, seconds: float) -> int:
         if not (isfinite(seconds) and seconds >= 0):
@@ -52,17 +56,17 @@ def stretch_ps(steps: int, duration_ps: int, growth_ps: int) -> int:
 def steps_to_reach(span_ps: int, duration_ps: int, growth_ps: int) -> int:
     """Return the smallest number of steps whose ``stretch_ps`` is at least ``span_ps``.
 
-    ``duration_ps`` must be above 0 and ``growth_ps`` not below. The root of the quadratic is
-    found in floating point and then corrected in integers.
+    ``duration_ps`` must be above 0 and ``growth_ps`` not below. Newton's method from above
+    the root, in integers, then the last few steps one by one.
     """
-    if growth_ps:
-        half = duration_ps - growth_ps / 2
-        steps = int((sqrt(half * half + 2.0 * growth_ps * span_ps) - half) / growth_ps)
-    else:
-        steps = span_ps // duration_ps
-    steps = max(steps, 1)
-    while stretch_ps(steps, duration_ps, growth_ps) < span_ps:
-        steps += 1
-    while steps > 1 and stretch_ps(steps - 1, duration_ps, growth_ps) >= span_ps:
+    steps = span_ps // duration_ps + 1
+    while True:
+        excess_ps = steps * duration_ps + growth_ps * (steps * (steps - 1) // 2) - span_ps
+        fewer = excess_ps // (duration_ps + growth_ps * steps)
+        if fewer < 1:
+            break
+        steps -= fewer
+    while steps > 1 and excess_ps >= (last_ps := duration_ps + growth_ps * (steps - 1)):
         steps -= 1
+        excess_ps -= last_ps
     return steps

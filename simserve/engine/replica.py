@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from heapq import heappop, heappush
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import simpy
 
@@ -39,12 +39,8 @@ class Horizon(Protocol):
         ...
 
 
-class Flight(NamedTuple):
-    """A step that is planned and running: ``steps`` equal ones, the last ending at ``end_ps``."""
-
-    plan: StepPlan
-    steps: int
-    end_ps: int
+Flight = tuple[StepPlan, int, int]
+"""A planned and running step: the plan, how many equal steps, and when the last one ends."""
 
 
 class StepObserver(Protocol):
@@ -117,7 +113,7 @@ class Replica:
                 yield self._idle
                 self.now_ps = int(env.now)
             else:
-                yield _trigger(env, env.event(), flight.end_ps - int(env.now))
+                yield _trigger(env, env.event(), flight[2] - int(env.now))
                 self._complete(flight)
 
     # -- the core loop
@@ -129,34 +125,44 @@ class Replica:
             if plan is None:
                 return None
             flight = self._start(plan, until_ps)
-            if flight.end_ps >= until_ps:
+            if flight[2] >= until_ps:
                 return flight
             self._complete(flight)
 
     def _start(self, plan: StepPlan, until_ps: int) -> Flight:
         """Price a planned step, and as many equal ones as are sure to follow it in time."""
-        start_ps, scheduler, writer = self.now_ps, self.scheduler, self.writer
-        duration_ps, growth_ps, steps = self._pricing.step(plan)
-        free = scheduler.free_blocks
+        start_ps, writer = self.now_ps, self.writer
         writer.new_blocks.append(plan.new_blocks)
-        end_ps = start_ps + duration_ps
-        if steps > 1 and end_ps < until_ps and self._repeating is not None and duration_ps:
-            steps = min(steps, self._steps_to_finish(), 1 + self._repeating.repeatable_steps())
-            if steps > 1:
+        steps, growth_ps = 1, 0
+        if plan.prefill:
+            duration_ps = self._pricing.step_ps(plan)
+            end_ps = start_ps + duration_ps
+        elif plan.decode_seqs:
+            context, seqs = plan.decode_context_tokens, plan.decode_seqs
+            line = self._pricing.decode_line(plan.decode_slots, context)
+            base_ps, per_context_ps, context_limit, _ = line
+            duration_ps = base_ps + per_context_ps * context
+            end_ps = start_ps + duration_ps
+            if end_ps < until_ps and self._repeating is not None and duration_ps:
+                growth_ps = per_context_ps * seqs
+                most = min(self._steps_to_finish(), (context_limit - context) // seqs + 1)
                 span_ps = until_ps - start_ps
-                if stretch_ps(steps, duration_ps, growth_ps) > span_ps:
-                    steps = steps_to_reach(span_ps, duration_ps, growth_ps)
-                writer.new_blocks.extend(self._repeating.repeat_step(steps - 1))
-                end_ps = start_ps + stretch_ps(steps, duration_ps, growth_ps)
+                if most > 1 and most * (duration_ps + growth_ps * most) > span_ps:
+                    most = min(most, steps_to_reach(span_ps, duration_ps, growth_ps))
+                if most > 1:
+                    more_blocks = self._repeating.repeat_step(most - 1)
+                    writer.new_blocks.extend(more_blocks)
+                    steps += len(more_blocks)
+                    end_ps = start_ps + stretch_ps(steps, duration_ps, growth_ps)
         else:
-            steps = 1
-        self._log(plan, steps, duration_ps, growth_ps, free)
+            duration_ps, end_ps = 0, start_ps  # requests were preempted, none scheduled
+        self._log(plan, steps, duration_ps, growth_ps)
         self._steps += steps
         if plan.admitted:
             self._note_admissions(plan, start_ps)
         if self._observer is not None:
             self._observer.on_step(self, plan, start_ps, end_ps)
-        return Flight(plan, steps, end_ps)
+        return plan, steps, end_ps
 
     def _complete(self, flight: Flight) -> None:
         """Deliver a flight's tokens: first tokens, finishes, interruptions."""
@@ -182,9 +188,11 @@ class Replica:
             self._deliver_prefill(request, end_ps, last_step, finished)
         if finished:
             self._finish(finished, end_ps, last_step)
-        self.scheduler.complete_step(plan, finished)
-        self.writer.ends.append(len(finished))
-        self.writer.ends.append(self.scheduler.free_blocks)
+        scheduler = self.scheduler
+        scheduler.complete_step(plan, finished)
+        if finished:
+            row = self.writer.row_count - 1
+            self.writer.finishes.extend((row, len(finished), scheduler.free_blocks))
         if self._observer is not None:
             self._observer.on_complete(self, plan, finished)
 
@@ -197,17 +205,9 @@ class Replica:
             heappop(heap)
         return heap[0] - self._ticks
 
-    def _log(
-        self, plan: StepPlan, steps: int, duration_ps: int, growth_ps: int, free: int
-    ) -> None:
-        tokens = context = 0
-        for _, new_tokens, past_tokens in plan.prefill:
-            tokens += new_tokens
-            context += new_tokens + past_tokens
-        hits = 0
-        for admission in plan.admitted:
-            hits += admission.cached_tokens
-        self.writer.rows.extend(
+    def _log(self, plan: StepPlan, steps: int, duration_ps: int, growth_ps: int) -> None:
+        writer = self.writer
+        writer.rows.extend(
             (
                 steps,
                 self.now_ps,
@@ -215,17 +215,24 @@ class Replica:
                 growth_ps,
                 plan.decode_seqs,
                 plan.decode_context_tokens,
-                len(plan.prefill),
-                tokens,
-                context,
-                len(plan.admitted),
-                hits,
-                len(plan.preempted),
-                self.scheduler.running,
-                self.scheduler.waiting,
-                free,
+                plan.running,
+                plan.waiting,
+                plan.free_blocks,
             )
         )
+        if plan.prefill or plan.preempted:
+            tokens = context = hits = 0
+            for _, new_tokens, past_tokens in plan.prefill:
+                tokens += new_tokens
+                context += new_tokens + past_tokens
+            for _, cached_tokens, _ in plan.admitted:
+                hits += cached_tokens
+            chunks, admitted, preempted = plan.prefill, plan.admitted, plan.preempted
+            writer.mixed.extend(
+                (writer.row_count, len(chunks), tokens, context)
+                + (len(admitted), hits, len(preempted))
+            )
+        writer.row_count += 1
 
     def _note_admissions(self, plan: StepPlan, start_ps: int) -> None:
         ledger = self.ledger

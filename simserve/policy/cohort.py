@@ -17,7 +17,7 @@ from bisect import insort
 from collections import deque
 
 from simserve.policy.limits import SchedulerLimits
-from simserve.policy.prefix_runs import Hit, RunPool
+from simserve.policy.prefix_runs import BlockTable, Edge, Hit, RunPool
 from simserve.policy.scheduler import (
     Admission,
     PlannedPrefill,
@@ -25,11 +25,10 @@ from simserve.policy.scheduler import (
     Scheduled,
     StepPlan,
 )
-from simserve.policy.token_stream import TokenStream
 
 
-class CohortRequest:
-    """What the scheduler remembers of a request.
+class CohortRequest(BlockTable):
+    """What the scheduler remembers of a request: its blocks, and how far it is.
 
     While it decodes, ``offset`` stands for ``computed`` and ``known``: see the module.
     """
@@ -40,30 +39,31 @@ class CohortRequest:
         "decoding",
         "known",
         "offset",
-        "order",
         "preempted",
         "request",
         "stream",
-        "table",
         "unseen_output",
+        "view",
     )
 
-    def __init__(self, view: RequestView, pool: RunPool, caching: bool) -> None:
+    def __init__(self, view: RequestView, root: Edge, caching: bool) -> None:
+        self.entries = []
+        self.published = 0
+        self.tip = root
+        self.view = view
         self.request = view.request
-        self.stream: TokenStream = view.stream
-        self.order = (view.priority, view.arrival_ps, view.request_id)
         self.known = view.prompt_tokens
+        self.stream = stream = view.stream
         self.computed = 0
         self.offset = 0
         self.admission = 0  # running number of its last admission
         self.decoding = False
         self.preempted = False
         # Blocks of generated tokens may be published late if nobody can look for them.
-        self.unseen_output = view.stream.private_output or not caching
-        self.table = pool.new_table()
+        self.unseen_output = stream.private_output or not caching
 
     def __lt__(self, other: CohortRequest) -> bool:
-        return self.order < other.order
+        return self.view[3:] < other.view[3:]  # priority, arrival, id
 
 
 class CohortScheduler:
@@ -71,9 +71,11 @@ class CohortScheduler:
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
-        self.pool = RunPool(limits.usable_blocks, limits.block_size, limits.enable_prefix_caching)
+        self.pool = RunPool(limits.usable_blocks, limits.block_size)
+        self._caching = limits.enable_prefix_caching
         self._priority = limits.scheduling_policy == "priority"
         self._max_running = limits.max_running
+        self._watermark_blocks = limits.watermark_blocks
         self._block_size = limits.block_size
         self._waiting: deque[CohortRequest] | list[CohortRequest] = (
             [] if self._priority else deque()
@@ -111,18 +113,18 @@ class CohortScheduler:
     @property
     def cached_contents(self) -> int:
         """Distinct contents in the prefix cache, counted now."""
-        if not self.limits.enable_prefix_caching:
+        if not self._caching:
             return 0
         late = 0
         for request in self._running.values():
             if request.decoding and request.unseen_output:
                 filled = (request.offset + self._clock) // self._block_size
-                late += filled - request.table.published
+                late += filled - request.published
         return self.pool.cached_contents + late
 
     def add(self, request: RequestView) -> None:
         """Put an arriving request into the waiting queue."""
-        state = CohortRequest(request, self.pool, self.limits.enable_prefix_caching)
+        state = CohortRequest(request, self.pool.root, self._caching)
         if isinstance(self._waiting, deque):
             self._waiting.append(state)
         else:
@@ -146,53 +148,59 @@ class CohortScheduler:
         decoding = self._decoding
         if not decoding:
             return None
+        pool = self.pool
         needed = self._needs[self._clock % self._block_size]
-        if needed > self.pool.free or decoding > self.limits.max_num_batched_tokens:
+        if needed > pool.free or decoding > self.limits.max_num_batched_tokens:
             return self._plan_mixed()
-        plan = self._decode_plan
-        plan.decode_seqs = plan.decode_slots = decoding
-        plan.new_blocks = needed
         self._tick(needed)
+        plan = self._plan = self._decode_plan
+        plan.decode_seqs = plan.decode_slots = decoding
         plan.decode_context_tokens = self._offset_sum + decoding * self._clock
-        self._plan = plan
+        plan.new_blocks = needed
+        plan.running, plan.waiting = len(self._running), len(waiting)
+        plan.free_blocks = pool.free
         return plan
 
-    def repeatable_steps(self) -> int:
-        """Return how many more steps like the last planned one are sure to follow."""
-        decoding = self._decoding
-        if self._plan is not self._decode_plan or not decoding:
-            return 0
-        size, free = self._block_size, self.pool.free
-        if self._seen_count and self._waiting:
-            return 0  # a block published in between could change what the head can share
-        if free >= decoding:
-            return free // decoding * size
+    def repeat_step(self, most: int) -> list[int]:
+        """Plan up to ``most`` more steps like the last one; return the blocks that each takes."""
+        decoding, pool, size = self._decoding, self.pool, self._block_size
+        if self._plan is not self._decode_plan:
+            return []
+        if self._seen_count:
+            return self._repeat_one_by_one(most)
         phase = self._clock % size
-        for steps, needed in enumerate(self._needs[phase : phase + size]):
-            free -= needed
+        if pool.free >= decoding:
+            most = min(most, pool.free // decoding * size)  # each needs one in ``size`` steps
+        else:
+            most = self._steps_until_short(min(most, size))
+        cycles, rest = divmod(most, size)
+        taken = self._needs[phase : phase + rest]
+        if cycles:
+            taken = self._needs[phase : phase + size] * cycles + taken
+        total = sum(taken)
+        if total:
+            pool.take(total)
+        self._clock += most
+        return taken
+
+    def _steps_until_short(self, most: int) -> int:
+        phase, free = self._clock % self._block_size, self.pool.free
+        for steps in range(most):
+            free -= self._needs[phase + steps]
             if free < 0:
                 return steps
-        return size
+        return most
 
-    def repeat_step(self, steps: int) -> list[int]:
-        """Plan ``steps`` more steps like the last one; return the blocks that each takes."""
-        size = self._block_size
-        if self._seen_count:
-            taken = []
-            for _ in range(steps):
-                needed = self._needs[self._clock % size]
-                self._tick(needed)
-                taken.append(needed)
-        else:
-            phase = self._clock % size
-            cycles, rest = divmod(steps, size)
-            taken = self._needs[phase : phase + rest]
-            if cycles:
-                taken = self._needs[phase : phase + size] * cycles + taken
-            total = sum(taken)
-            if total:
-                self.pool.take(total)
-            self._clock += steps
+    def _repeat_one_by_one(self, most: int) -> list[int]:
+        if self._waiting:
+            return []  # a block published in between could change what the head can share
+        taken: list[int] = []
+        while len(taken) < most:
+            needed = self._needs[self._clock % self._block_size]
+            if needed > self.pool.free:
+                break
+            self._tick(needed)
+            taken.append(needed)
         return taken
 
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
@@ -234,7 +242,7 @@ class CohortScheduler:
             if filling:
                 for request in sorted(filling.values(), key=_admission):
                     full = (request.offset + clock + 1) // self._block_size
-                    self.pool.publish(request.table, request.stream, full)
+                    self.pool.publish(request, request.stream, full)
                 self._head_is_blocked = False
         self._clock = clock + 1
 
@@ -289,6 +297,8 @@ class CohortScheduler:
             plan.new_blocks = free_before - self.pool.free
         self._settle(plan, chunks)
         self._head_is_blocked = not (chunks or plan.preempted or not self._waiting)
+        plan.running, plan.waiting = len(self._running), len(self._waiting)
+        plan.free_blocks = self.pool.free
         return plan
 
     def _cap(self) -> int | None:
@@ -344,8 +354,8 @@ class CohortScheduler:
         new_blocks = -(-total // size) + request.computed // -size
         if new_blocks:
             self.pool.take(new_blocks)
-        if self.limits.enable_prefix_caching:
-            self.pool.publish(request.table, request.stream, total // size)
+        if self._caching:
+            self.pool.publish(request, request.stream, total // size)
 
     def _plan_waiting(
         self,
@@ -356,13 +366,15 @@ class CohortScheduler:
     ) -> None:
         """Admit from the waiting queue; nobody overtakes the head."""
         limits, pool, waiting, size = self.limits, self.pool, self._waiting, self._block_size
+        running, caching, max_running = self._running, self._caching, self._max_running
         hit: Hit = []
-        blocks = unused = 0
-        while budget > 0 and waiting and len(self._running) < self._max_running:
+        while budget > 0 and waiting and len(running) < max_running:
             request = waiting[0]
             known = request.known
-            if limits.enable_prefix_caching:
+            if caching and not (request.stream.private and not request.preempted):
                 hit, blocks, unused = pool.lookup(request.stream, (known - 1) // size)
+            else:
+                blocks = unused = 0
             cached = blocks * size
             wanted = known - cached
             if cap is not None and wanted > cap:
@@ -371,7 +383,7 @@ class CohortScheduler:
                 if not limits.enable_chunked_prefill:
                     break
                 wanted = budget
-            reserve = limits.watermark_blocks if self._running else 0
+            reserve = self._watermark_blocks if running else 0
             room = pool.free - unused - reserve + blocks
             if limits.scheduler_reserve_full_isl and -(-known // size) > room:
                 break
@@ -382,11 +394,11 @@ class CohortScheduler:
             else:
                 waiting.pop(0)
             if blocks:
-                pool.share(request.table, hit)
+                pool.share(request, hit)
             request.computed = cached
             self._admissions += 1
             request.admission = self._admissions
-            self._running[request.request] = request
+            running[request.request] = request
             plan.admitted.append(Admission(request.request, cached, request.preempted))
             self._prefilling.append(request)
             self._extend(request, wanted)
@@ -439,10 +451,10 @@ class CohortScheduler:
             else:
                 if new_blocks:
                     pool.take(new_blocks)
-                if self.limits.enable_prefix_caching and not (
+                if self._caching and not (
                     request.decoding and request.unseen_output
                 ):
-                    pool.publish(request.table, request.stream, total // size)
+                    pool.publish(request, request.stream, total // size)
                 planned[request] = wanted
                 budget -= wanted
                 continue
@@ -475,7 +487,7 @@ class CohortScheduler:
 
     def _choose_victim(self) -> CohortRequest:
         if self._priority:
-            return max(self._running.values(), key=lambda r: r.order[:2])
+            return max(self._running.values(), key=lambda r: r.view[3:5])
         return next(reversed(self._running.values()))
 
     def _preempt(self, request: CohortRequest, planned_tokens: int) -> int:
@@ -497,12 +509,12 @@ class CohortScheduler:
     def _release(self, request: CohortRequest, tokens: int) -> None:
         """Give back the blocks that hold ``tokens`` tokens."""
         held = -(-tokens // self._block_size)
-        if self.limits.enable_prefix_caching:
+        if self._caching:
             full = tokens // self._block_size
-            self.pool.publish(request.table, request.stream, full)
-            self.pool.release(request.table, held - full)
+            self.pool.publish(request, request.stream, full)
+            self.pool.release(request, held - full)
         else:
-            self.pool.release(request.table, held)
+            self.pool.release(request, held)
 
 
 def _admission(request: CohortRequest) -> int:

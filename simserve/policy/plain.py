@@ -97,6 +97,8 @@ class PlainScheduler:
         self._settle(tokens, plan, decoding)
         if not plan.preempted:
             plan.new_blocks = free_before - self.pool.free
+        plan.running, plan.waiting = self.running, self.waiting
+        plan.free_blocks = self.pool.free
         return plan
 
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:

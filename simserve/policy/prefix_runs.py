@@ -37,7 +37,7 @@ class Edge:
         self.at = at  # segment index of the first token
         self.start = start
         self.blocks = blocks
-        self.children: dict[BlockKey, Edge] = {}
+        self.children: dict[BlockKey, Edge] | None = None
         self.copies: list[Copy] = []  # in order of publication
 
 
@@ -80,9 +80,8 @@ class BlockTable:
 class RunPool:
     """The KV blocks of one replica."""
 
-    def __init__(self, usable_blocks: int, block_size: int, caching: bool) -> None:
+    def __init__(self, usable_blocks: int, block_size: int) -> None:
         self.block_size = block_size
-        self.caching = caching
         self.free = usable_blocks
         self.cached_contents = 0  # distinct published contents
         self._unpublished = usable_blocks  # free blocks without contents: first to go
@@ -91,10 +90,6 @@ class RunPool:
         sentinel = Copy(self.root, 1)
         sentinel.older = sentinel.newer = sentinel
         self._unused = sentinel  # ring: .newer is the first to be evicted
-
-    def new_table(self) -> BlockTable:
-        """Return the table of a request that holds nothing."""
-        return BlockTable(self.root)
 
     # -- looking
 
@@ -106,10 +101,10 @@ class RunPool:
         hit: Hit = []
         found = unused = at = 0
         size = self.block_size
-        edge = self.root
-        while found < max_blocks and edge.children:
+        children = self.root.children
+        while found < max_blocks and children:
             at = stream.segment_at(found * size, at)
-            child = edge.children.get(stream.block_key(found * size, at, size))
+            child = children.get(stream.block_key(found * size, at, size))
             if child is None:
                 break
             blocks = min(child.blocks, max_blocks - found)
@@ -121,7 +116,7 @@ class RunPool:
                 unused += blocks
             if blocks < child.blocks:
                 break
-            edge = child
+            children = child.children
         return hit, found, unused
 
     # -- taking
@@ -129,10 +124,11 @@ class RunPool:
     def take(self, blocks: int) -> None:
         """Take ``blocks`` free blocks; contents cached in them are dropped, oldest first."""
         self.free -= blocks
-        self._unpublished -= blocks
-        if self._unpublished < 0:
-            self._evict(-self._unpublished)
-            self._unpublished = 0
+        unpublished = self._unpublished - blocks
+        if unpublished < 0:
+            self._evict(-unpublished)
+            unpublished = 0
+        self._unpublished = unpublished
 
     def share(self, table: BlockTable, hit: Hit) -> None:
         """Give the blocks of ``hit`` to an empty table."""
@@ -162,10 +158,11 @@ class RunPool:
             token = start * self.block_size
             at = stream.segment_at(token)
             key = stream.block_key(token, at, self.block_size)
+            if tip.children is None:
+                tip.children = {}
             edge = tip.children.get(key)
             if edge is None:
-                edge = Edge(tip, key, stream, at, start, blocks)
-                tip.children[key] = edge
+                edge = tip.children[key] = Edge(tip, key, stream, at, start, blocks)
                 self.cached_contents += blocks
             else:
                 limit = (start + min(blocks, edge.blocks)) * self.block_size
@@ -209,22 +206,20 @@ class RunPool:
         ring = self._unused
         while blocks:
             copy = ring.newer
-            assert copy is not None
-            edge = copy.edge
+            edge = copy.edge  # type: ignore[union-attr]
             alone = len(edge.copies) == 1
+            if alone and blocks < edge.blocks:  # by far the most frequent: a few off one tail
+                edge.blocks -= blocks
+                self.cached_contents -= blocks
+                return
+            assert copy is not None
             gone = min(blocks, edge.blocks)
             if gone < edge.blocks and not alone:
                 self._split(edge, edge.blocks - gone)  # copy and edge now name the tail
-            if gone == edge.blocks:
-                self._unlink(copy)
-                if alone:
-                    assert edge.parent is not None
-                    del edge.parent.children[edge.key]
-                else:
-                    edge.copies.remove(copy)
-            else:
-                edge.blocks -= gone
+            self._unlink(copy)
+            edge.copies.remove(copy)
             if alone:
+                del edge.parent.children[edge.key]  # type: ignore[union-attr]
                 self.cached_contents -= gone
             blocks -= gone
 
@@ -237,6 +232,7 @@ class RunPool:
         parent = edge.parent
         assert parent is not None
         head = Edge(parent, edge.key, edge.stream, edge.at, edge.start, blocks)
+        assert parent.children is not None
         parent.children[edge.key] = head
         edge.parent = head
         edge.start += blocks
@@ -244,7 +240,7 @@ class RunPool:
         token = edge.start * self.block_size
         edge.at = edge.stream.segment_at(token, edge.at)
         edge.key = edge.stream.block_key(token, edge.at, self.block_size)
-        head.children[edge.key] = edge
+        head.children = {edge.key: edge}
         for tail in edge.copies:
             front = Copy(head, tail.users)
             front.before = tail.before

@@ -61,8 +61,9 @@ class StepPlan:
     decoding request gets one token, except those in ``skipped`` (listed only when others do
     decode). Requests in ``prefill_done`` complete their prefill here and sample a token too.
     ``decode_slots`` is what the step computes for decoding: ``decode_seqs``, or more where
-    slots of finished requests are computed along. A plan is valid until the next call of
-    ``plan_step``.
+    slots of finished requests are computed along. ``running``, ``waiting`` and ``free_blocks``
+    are the scheduler's own properties right after planning. A plan is valid until the next
+    call of ``plan_step``.
     """
 
     decode_seqs: int = 0
@@ -74,6 +75,9 @@ class StepPlan:
     admitted: list[Admission] = field(default_factory=list)
     preempted: list[int] = field(default_factory=list)
     new_blocks: int = 0
+    running: int = 0
+    waiting: int = 0
+    free_blocks: int = 0
 
     @property
     def tokens(self) -> int:
@@ -119,15 +123,12 @@ class Scheduler(Protocol):
 
 
 class RepeatingScheduler(Scheduler, Protocol):
-    """A scheduler that can say for how long a decode-only step will repeat itself."""
+    """A scheduler that can plan a stretch of equal decode-only steps at once."""
 
-    def repeatable_steps(self) -> int:
-        """Return how many more steps like the last planned one are sure to follow.
+    def repeat_step(self, most: int) -> list[int]:
+        """Plan up to ``most`` more steps like the last planned one, which only decoded.
 
-        Provided that nothing arrives and nothing finishes. 0 is always a true answer.
+        Only as many as are sure to follow while nothing arrives and nothing finishes; none is
+        always right. Returns the new blocks that each takes.
         """
-        ...
-
-    def repeat_step(self, steps: int) -> list[int]:
-        """Plan ``steps`` more steps like the last one; return the blocks that each takes."""
         ...

@@ -19,20 +19,24 @@ class TokenStream:
     """The token sequence of one request: prompt segments, then what it generates.
 
     ``segments[i]`` covers tokens ``ends[i - 1]`` up to ``ends[i]``; the last never ends.
-    ``private_output`` says that no other request repeats the generated tokens.
+    ``private_output`` says that no other request repeats the generated tokens, ``private``
+    that none repeats any token.
     """
 
-    __slots__ = ("ends", "private_output", "segments")
+    __slots__ = ("ends", "private", "private_output", "segments")
 
-    def __init__(self, segments: list[int], ends: list[int], private_output: bool) -> None:
+    def __init__(
+        self, segments: list[int], ends: list[int], private_output: bool, private: bool = False
+    ) -> None:
         self.segments = segments
         self.ends = ends
         self.private_output = private_output
+        self.private = private
 
     @classmethod
-    def private(cls, request: int) -> TokenStream:
+    def unshared(cls, request: int) -> TokenStream:
         """Return a stream that shares nothing with any other request's."""
-        return cls([-1 - request], [ENDLESS], True)
+        return cls([-1 - request], [ENDLESS], True, True)
 
     @classmethod
     def of_segments(
