@@ -20,7 +20,6 @@ class LawChecker:
         self._end_ps: dict[int, int] = {}
         self._computed: dict[int, int] = {}  # running request -> tokens in its KV blocks
         self._running: dict[int, set[int]] = {}  # replica -> requests that hold blocks
-        self._gained: dict[int, list[int]] = {}
 
     def on_step(self, replica: Replica, plan: StepPlan, start_ps: int, end_ps: int) -> None:
         """Check a planned step."""
@@ -51,10 +50,7 @@ class LawChecker:
         for request in finished:
             self._law(request in running, replica, f"request {request} finished, not running")
             running.discard(request)
-            prompt_and_output = (
-                self._computed.pop(request) + 1
-            )  # the last token is never computed
-            del prompt_and_output
+            self._computed.pop(request)
         self._law(
             replica.outstanding == replica.scheduler.running + replica.scheduler.waiting,
             replica,

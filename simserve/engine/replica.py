@@ -177,7 +177,7 @@ class Replica:
             if plan.skipped:
                 self._interrupt_skipped(plan.skipped, last_step)
             if self._gap_since:
-                self._resume_decoding(plan.skipped, last_step)
+                self._resume_decoding(plan.skipped, self._steps - steps)
             due = self._finishing.pop(self._ticks, None)
             if due:
                 finished += due

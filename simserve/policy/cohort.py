@@ -66,6 +66,10 @@ class CohortRequest(BlockTable):
         return self.view[3:] < other.view[3:]  # priority, arrival, id
 
 
+Chunk = tuple[CohortRequest, int]
+"""A request with prompt left to compute, and how many tokens of it this step computes."""
+
+
 class CohortScheduler:
     """vLLM's scheduler, continuous batching with chunked prefill; see the module."""
 
@@ -286,11 +290,8 @@ class CohortScheduler:
         plan = StepPlan()
         free_before = self.pool.free
         self._plan = plan
-        cap = self._cap()
-        chunks: list[tuple[CohortRequest, int]] = []
-        budget = self._plan_running(plan, chunks, cap)
-        if not plan.preempted:
-            self._plan_waiting(plan, chunks, cap, budget)
+        chunks: list[Chunk] = []
+        self._decide(plan, chunks)
         if not chunks and not plan.decode_seqs and not plan.preempted:
             return None
         if not plan.preempted:
@@ -300,6 +301,13 @@ class CohortScheduler:
         plan.running, plan.waiting = len(self._running), len(self._waiting)
         plan.free_blocks = self.pool.free
         return plan
+
+    def _decide(self, plan: StepPlan, chunks: list[Chunk]) -> None:
+        """Choose a step's work: running requests first, then waiting ones."""
+        cap = self._cap()
+        budget = self._plan_running(plan, chunks, cap)
+        if not plan.preempted:
+            self._plan_waiting(plan, chunks, cap, budget)
 
     def _cap(self) -> int | None:
         limits = self.limits
@@ -314,7 +322,7 @@ class CohortScheduler:
         return cap
 
     def _plan_running(
-        self, plan: StepPlan, chunks: list[tuple[CohortRequest, int]], cap: int | None
+        self, plan: StepPlan, chunks: list[Chunk], cap: int | None
     ) -> int:
         """Give the running their tokens; return what is left of the budget."""
         size, clock, pool = self._block_size, self._clock, self.pool
@@ -360,7 +368,7 @@ class CohortScheduler:
     def _plan_waiting(
         self,
         plan: StepPlan,
-        chunks: list[tuple[CohortRequest, int]],
+        chunks: list[Chunk],
         cap: int | None,
         budget: int,
     ) -> None:
@@ -405,7 +413,7 @@ class CohortScheduler:
             chunks.append((request, wanted))
             budget -= wanted
 
-    def _settle(self, plan: StepPlan, chunks: list[tuple[CohortRequest, int]]) -> None:
+    def _settle(self, plan: StepPlan, chunks: list[Chunk]) -> None:
         for request, tokens in chunks:
             past = request.computed
             plan.prefill.append(PlannedPrefill(request.request, tokens, past))
@@ -418,7 +426,7 @@ class CohortScheduler:
     # -- where calendars do not suffice: request by request
 
     def _walk_running(
-        self, plan: StepPlan, chunks: list[tuple[CohortRequest, int]], cap: int | None
+        self, plan: StepPlan, chunks: list[Chunk], cap: int | None
     ) -> int:
         budget = self.limits.max_num_batched_tokens
         size, clock, pool = self._block_size, self._clock, self.pool
@@ -466,7 +474,7 @@ class CohortScheduler:
     def _take_up(
         self,
         plan: StepPlan,
-        chunks: list[tuple[CohortRequest, int]],
+        chunks: list[Chunk],
         planned: dict[CohortRequest, int],
         missed: list[CohortRequest],
     ) -> None:

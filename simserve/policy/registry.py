@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from simserve.errors import InputError, unknown_name
+from simserve.policy.batching import ContinuousScheduler, StaticScheduler
 from simserve.policy.cohort import CohortScheduler
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.plain import PlainScheduler
@@ -14,6 +15,8 @@ from simserve.policy.scheduler import Scheduler
 
 SCHEDULERS: dict[str, Callable[[SchedulerLimits], Scheduler]] = {
     "chunked-prefill": CohortScheduler,
+    "continuous": ContinuousScheduler,
+    "static": StaticScheduler,
     "chunked-prefill-plain": PlainScheduler,
 }
 """Schedulers by the name that a deployment gives."""

@@ -1,0 +1,146 @@
+"""What stands behind the Makefile: make a virtual environment, then run one task in it.
+
+Only the standard library is used, so that it starts on a machine with nothing but Python.
+The environment is made once and brought up to date when ``pyproject.toml`` changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / "python"
+TEST_PROCESSES = "2"
+
+
+def run(*command: str | Path) -> None:
+    """Run ``command`` in the checkout; end with its exit status if it fails."""
+    status = subprocess.run([str(part) for part in command], cwd=ROOT, check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def pip_install(*what: str) -> None:
+    """Install ``what`` into the virtual environment, quietly."""
+    run(PYTHON, "-m", "pip", "install", "--quiet", *what)
+
+
+def make_venv() -> None:
+    """Create the virtual environment, also where the system left ``ensurepip`` out."""
+    print(f"creating {VENV.name} with Python {sys.version.split()[0]}", flush=True)
+    with_pip = importlib.util.find_spec("ensurepip") is not None
+    venv.create(VENV, clear=True, with_pip=with_pip)
+    if not with_pip:
+        run(sys.executable, "-m", "pip", "--quiet", "--python", PYTHON, "install", "pip")
+
+
+def wanted_state() -> str:
+    """Return a fingerprint of everything that decides what must be installed."""
+    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
+    digest.update(f"{sys.version_info[:2]} {ROOT}".encode())
+    return digest.hexdigest()
+
+
+def ensure_venv(extra: str | None = None) -> None:
+    """Bring the virtual environment up to date, with ``extra`` if one is named.
+
+    A stamp per extra says what was installed last, so that a second call costs nothing.
+    """
+    state = wanted_state()
+    stamp = VENV / f".installed-{extra or 'base'}"
+    covered = [stamp, VENV / ".installed-dev"]
+    if any(path.is_file() and path.read_text() == state for path in covered):
+        return
+    if not PYTHON.exists() or venv_version() != sys.version_info[:2]:
+        make_venv()
+    what = f".[{extra}]" if extra else "."
+    print(f"installing {what} into {VENV.name}", flush=True)
+    pip_install("--editable", what)
+    stamp.write_text(state)
+
+
+def venv_version() -> tuple[int, int] | None:
+    """Return the Python version of the virtual environment, or None if it is not whole."""
+    show = "import pip, sys; print(*sys.version_info[:2])"
+    done = subprocess.run([PYTHON, "-c", show], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return None
+    major, minor = done.stdout.split()
+    return int(major), int(minor)
+
+
+def demo() -> None:
+    """Simulate the workload that comes with the package."""
+    ensure_venv()
+    run(BIN / "simserve", "run")
+
+
+def test() -> None:
+    """Run the quick tests."""
+    ensure_venv("dev")
+    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "-m", "not slow")
+
+
+def lint() -> None:
+    """Run every check that reads the code without running it."""
+    ensure_venv("dev")
+    run(BIN / "ruff", "check", ".")
+    run(BIN / "ruff", "format", "--check", ".")
+    run(BIN / "mypy")
+    run(BIN / "lint-imports", "--no-logo")
+
+
+def test_all() -> None:
+    """Run the linters, then every test, slow ones too, with coverage and its bar."""
+    lint()
+    cover = ["--cov", "--cov-report", "term"]
+    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, *cover)
+
+
+def bench() -> None:
+    """Print the table of benchmarks."""
+    ensure_venv("dev")
+    run(PYTHON, "-m", "benchmarks")
+
+
+def clean() -> None:
+    """Remove what the tasks made: the environment, caches and builds."""
+    made = [".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"]
+    made += [".import_linter_cache", "build", "dist", "htmlcov"]
+    for name in made:
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    for path in ROOT.glob(".coverage*"):
+        path.unlink()
+
+
+TASKS: dict[str, Callable[[], None]] = {
+    "demo": demo,
+    "test": test,
+    "test-all": test_all,
+    "lint": lint,
+    "bench": bench,
+    "clean": clean,
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Run the one task that is named."""
+    if len(arguments) != 1 or arguments[0] not in TASKS:
+        sys.exit(f"usage: python scripts/dev.py {'|'.join(TASKS)}")
+    os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    os.environ.pop("PYTHONPATH", None)
+    TASKS[arguments[0]]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""The commands of ``simserve`` by name.
+
+Nothing heavy is imported here: ``simserve --help`` reads only typer and the options. Each
+command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+
+from simserve import __version__
+from simserve.cli.exits import CRASHED, OneLineGroup
+from simserve.cli.list_command import list_names
+from simserve.cli.run_command import run
+from simserve.cli.sweep_command import sweep
+from simserve.cli.verify_command import verify
+
+app = typer.Typer(
+    name="simserve",
+    cls=OneLineGroup,
+    rich_markup_mode=None,  # plain help: quick to print, and 80 columns anywhere
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run)
+app.command("sweep")(sweep)
+app.command("verify")(verify)
+app.command("list")(list_names)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"simserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def simserve(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Simulate LLM serving before you rent the GPUs.
+
+    \b
+    Examples:
+      simserve run
+      simserve run --model qwen3-8b --gpu h100-sxm --slo 'ttft:500 tpot:50'
+      simserve sweep --vary max_num_seqs=16,64,256 --out batch.csv
+      simserve list gpus
+
+    Data goes to stdout, everything else to stderr. The exit status is 0 if all is
+    well, 1 if the answer is no (an SLO missed, a step that diverges), 2 if the
+    input is wrong.
+    """  # noqa: D301 (typer prints what follows a backspace as it stands)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def click_command() -> Any:
+    """Return the command tree that typer builds, for tools that read it."""
+    return typer.main.get_command(app)
+
+
+def main() -> None:
+    """Run ``simserve`` with the words of the process, and leave it.
+
+    A crash is neither a no nor a wrong input: it has a status of its own.
+    """
+    try:
+        click_command().main(args=sys.argv[1:], prog_name="simserve")
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        sys.exit(CRASHED)

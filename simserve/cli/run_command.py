@@ -1,0 +1,136 @@
+"""``simserve run``: one scenario, its result on stdout and in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simserve.cli import options as given
+from simserve.cli.exits import ANSWER_IS_NO
+from simserve.cli.progress import progress
+from simserve.errors import InputError
+
+if TYPE_CHECKING:
+    from simserve.results.result import Result
+
+
+SaveResult = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-result", metavar="FILE.json", help="Write the result as 'vllm bench serve' does."
+    ),
+]
+SaveDetailed = Annotated[
+    bool,
+    typer.Option("--save-detailed", help="Keep the figures of every request in the JSON."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Write run.json, requests.parquet and steps.parquet."
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Check the conservation laws at every step (slow).")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON instead of a report.")
+]
+
+
+def run(
+    ctx: typer.Context,
+    scenario: given.ScenarioFile = None,
+    workload: given.Workload = None,
+    trace: given.Trace = None,
+    trace_format: given.TraceFormat = None,
+    deployment: given.Deployment = None,
+    model: given.Model = None,
+    gpu: given.Gpu = None,
+    tp: given.Tp = None,
+    engine: given.Engine = None,
+    latency: given.Latency = None,
+    settings: given.Settings = None,
+    slo: given.SloText = None,
+    seed: given.Seed = None,
+    save_result: SaveResult = None,
+    save_detailed: SaveDetailed = False,
+    out: Out = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate one scenario and report its latencies and throughput.
+
+    Without a scenario, a workload or a trace, the workload that comes with simserve
+    is run.
+
+    \b
+    Examples:
+      simserve run
+      simserve run chat.yaml --set max_num_seqs=64 --seed 1
+      simserve run --trace azure.csv --model llama-3.1-8b --gpu h100-sxm
+      simserve run chat.yaml --slo 'ttft:500 tpot:50' --save-result out.json
+    """  # noqa: D301 (typer prints what follows a backspace as it stands)
+    choice = given.ScenarioChoice.of_params(ctx.params)
+    _check_destinations(choice, save_result, out, wants_detail=save_detailed, as_json=as_json)
+    result = _simulate(choice, check=check)
+    _save(result, save_result, out, save_detailed=save_detailed)
+    _show(result, save_detailed=save_detailed, as_json=as_json)
+    if misses_slo(result):
+        raise typer.Exit(ANSWER_IS_NO)
+
+
+def _check_destinations(
+    choice: given.ScenarioChoice,
+    save_result: Path | None,
+    out: Path | None,
+    *,
+    wants_detail: bool,
+    as_json: bool,
+) -> None:
+    from simserve.planning.destinations import (
+        check_directory_destination,
+        check_file_destination,
+    )
+
+    if wants_detail and save_result is None and not as_json:
+        raise InputError("--save-detailed", None, None, "only with --save-result or --json")
+    if save_result is not None:
+        check_file_destination("--save-result", save_result, choice.files())
+    if out is not None:
+        check_directory_destination("--out", out)
+
+
+def _simulate(choice: given.ScenarioChoice, *, check: bool) -> Result:
+    from simserve.planning import run_scenario
+
+    scenario = choice.load()
+    with progress("simulating") as on_progress:
+        return run_scenario.run(scenario, check=check, on_progress=on_progress)
+
+
+def _save(
+    result: Result, save_result: Path | None, out: Path | None, *, save_detailed: bool
+) -> None:
+    if save_result is not None:
+        result.save_bench(save_result, save_detailed=save_detailed)
+    if out is not None:
+        result.save(out)
+
+
+def _show(result: Result, *, save_detailed: bool, as_json: bool) -> None:
+    if as_json:
+        from simserve.results.whole_files import json_text
+
+        typer.echo(json_text(result.bench_dict(save_detailed=save_detailed)), nl=False)
+        return
+    from simserve.report.text import run_report
+
+    typer.echo(run_report(result))
+
+
+def misses_slo(result: Result) -> bool:
+    """Return whether an objective was asked for and not met."""
+    return result.slo_report is not None and not result.slo_report.met

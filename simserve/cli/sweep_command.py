@@ -1,0 +1,170 @@
+"""``simserve sweep``: one scenario at every point of a grid of settings, one row each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simserve.cli import options as given
+from simserve.cli.exits import ANSWER_IS_NO
+from simserve.cli.progress import progress
+from simserve.errors import InputError
+
+if TYPE_CHECKING:
+    from simserve.planning.sweep import SweepPoint
+
+
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="KEY=A,B,C",
+        help="A key of --set and the values it takes. Repeatable: the grid is the product.",
+    ),
+]
+Link = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--link",
+        metavar="KEY1=KEY2",
+        help="Keys that vary together; one that has no --vary takes the other's values.",
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", metavar="N", help="Processes; rows do not depend on it.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Skip the points that --out holds already.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE|DIR",
+        help="FILE.csv, FILE.parquet, or a directory for summary.csv and one JSON a point.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the points and run nothing.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print every column as JSON instead of a table.")
+]
+
+
+def sweep(
+    ctx: typer.Context,
+    scenario: given.ScenarioFile = None,
+    vary: Vary = None,
+    link: Link = None,
+    workers: Workers = 1,
+    resume: Resume = False,
+    out: Out = None,
+    dry_run: DryRun = False,
+    workload: given.Workload = None,
+    trace: given.Trace = None,
+    trace_format: given.TraceFormat = None,
+    deployment: given.Deployment = None,
+    model: given.Model = None,
+    gpu: given.Gpu = None,
+    tp: given.Tp = None,
+    engine: given.Engine = None,
+    latency: given.Latency = None,
+    settings: given.Settings = None,
+    slo: given.SloText = None,
+    seed: given.Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate every combination of some settings: one row per point.
+
+    Points are joined by their seed: the same requests meet every setting. A point
+    that does not fit on its GPUs is a row with the reason. A sweep that is killed
+    goes on with --resume. With --slo, the exit status is 1 if no point meets it.
+
+    \b
+    Examples:
+      simserve sweep --vary max_num_seqs=16,64,256 --out batch.csv
+      simserve sweep chat.yaml --vary tp=1,2 --vary seed=0,1,2 --workers 4
+      simserve sweep --vary rate_per_s=1,2,4,8 --slo 'ttft_p95:500' --json
+    """  # noqa: D301 (typer prints what follows a backspace as it stands)
+    choice = given.ScenarioChoice.of_params(ctx.params)
+    points = _points(choice, vary or (), link or ())
+    if dry_run:
+        rows = [_planned(point) for point in points]
+    else:
+        rows = _rows(points, choice, out, workers=workers, resume=resume)
+    typer.echo(json.dumps(rows, indent=2) if as_json else table(rows, list(points[0].values)))
+    if not dry_run and not any(_is_good(row) for row in rows):
+        raise typer.Exit(ANSWER_IS_NO)
+
+
+def _points(
+    choice: given.ScenarioChoice, vary: Sequence[str], link: Sequence[str]
+) -> list[SweepPoint]:
+    from simserve.planning.sweep import load_points
+    from simserve.planning.sweep_grid import grid, parse_axis, parse_link
+
+    if not vary:
+        raise InputError("--vary", None, None, "key=value,value,... at least once")
+    points = grid([parse_axis(text) for text in vary], [parse_link(text) for text in link])
+    return load_points(choice.load, points)
+
+
+def _rows(
+    points: Sequence[SweepPoint],
+    choice: given.ScenarioChoice,
+    out: Path | None,
+    *,
+    workers: int,
+    resume: bool,
+) -> list[dict[str, Any]]:
+    from simserve.planning.sweep import run_points
+    from simserve.planning.sweep_files import SweepFiles
+
+    files = SweepFiles(out, choice.files()) if out is not None else None
+    with progress("points") as on_progress:
+        done = run_points(
+            points, files=files, workers=workers, resume=resume, on_progress=on_progress
+        )
+    return list(done.rows)
+
+
+def _planned(point: SweepPoint) -> dict[str, Any]:
+    from simserve.planning.sweep import DOES_NOT_FIT
+
+    if point.scenario is None:
+        return {**point.values, "verdict": DOES_NOT_FIT, "reason": point.reason}
+    return {**point.values, "verdict": "to-run", "scenario_digest": point.scenario.digest()}
+
+
+def _is_good(row: dict[str, Any]) -> bool:
+    """Return whether the point fits, and meets the SLO if there is one."""
+    from simserve.planning.sweep import DOES_NOT_FIT
+
+    return row["verdict"] != DOES_NOT_FIT and row.get("slo_met") is not False
+
+
+HEADLINES = ("median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "output_throughput")
+"""The metrics that the printed table shows; the file has them all."""
+
+
+def table(rows: Sequence[dict[str, Any]], varied: Sequence[str]) -> str:
+    """Return the rows as text: varied keys, verdict, headline metrics, reason."""
+    shown = [*varied, "verdict", "slo_met", *HEADLINES]
+    columns = [name for name in shown if any(name in row for row in rows)]
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    header = [name.rpartition(".")[2] for name in columns]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    lines = []
+    for line, row in zip([header, *cells], [{}, *rows], strict=True):
+        text = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        lines.append(f"{text}  {row.get('reason') or ''}".rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,173 @@
+"""A scenario: a workload, what it is sent to, and what is promised; all of it resolved.
+
+A file has the keys ``workload``, ``deployment``, ``slo`` and ``seed``; the first two stand
+inline or name a file. Options of the command line override what a file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from simserve.inputs.deployment import Deployment, read_deployment
+from simserve.inputs.scenario_draft import Draft
+from simserve.inputs.settings import parse_setting
+from simserve.inputs.slo import Slo
+from simserve.inputs.workload import WorkloadSpec, read_workload
+
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything that decides a run. ``start_date`` (ISO) is when the simulated clock starts."""
+
+    workload: WorkloadSpec
+    deployment: Deployment
+    slo: Slo | None
+    seed: int
+    name: str
+    start_date: str | None = None
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every value that decides the run, with its source, as JSON-able objects."""
+        workload = self.workload.model_dump(mode="json", exclude_none=True)
+        if self.workload.trace is not None:
+            workload["trace"]["sha256"] = _sha256(Path(self.workload.trace.file))
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "start_date": self.start_date,
+            "workload": workload,
+            "slo": None if self.slo is None else [asdict(one) for one in self.slo.objectives],
+            "deployment": resolved_deployment(self.deployment),
+        }
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of the resolved scenario."""
+        text = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def resolved_deployment(deployment: Deployment) -> dict[str, Any]:
+    """Return every value of ``deployment`` with its source, as JSON-able objects."""
+    settings = asdict(deployment.engine)
+    return {
+        "model": asdict(deployment.model) | {"parameters": deployment.model.parameters},
+        "gpu": {
+            "name": deployment.gpu.name,
+            "family": deployment.gpu.family,
+            "numbers": {key: asdict(one) for key, one in sorted(deployment.gpu.sources.items())},
+        },
+        "tp": deployment.tp,
+        "replicas": deployment.replicas,
+        "router": deployment.router,
+        "scheduler": deployment.scheduler,
+        "latency": deployment.latency,
+        "engine": {
+            "name": deployment.engine_name,
+            "version": deployment.engine_version,
+            "settings": {
+                key: {"value": settings[key], "source": source}
+                for key, source in deployment.sources.items()
+            },
+        },
+        "kv": {
+            "num_blocks": deployment.kv.num_blocks,
+            "block_bytes": deployment.kv.block_bytes,
+            "terms": [asdict(term) for term in deployment.kv.terms],
+        },
+    }
+
+
+def load_scenario(
+    path: str | Path | None = None,
+    *,
+    workload: str | Path | None = None,
+    trace: str | Path | None = None,
+    trace_format: str | None = None,
+    deployment: str | Path | None = None,
+    model: str | None = None,
+    gpu: str | None = None,
+    tp: int | None = None,
+    engine: str | None = None,
+    latency: str | None = None,
+    settings: Sequence[str] = (),
+    slo: object = None,
+    seed: int | None = None,
+    start_date: str | None = None,
+) -> Scenario:
+    """Return the scenario in the file ``path``, or the one that ships, with options applied.
+
+    ``path``, ``workload`` and ``deployment`` are files, or names of scenarios that ship. With
+    ``workload`` or ``trace`` and no ``path``, the deployment is that of the shipped scenario
+    unless options replace it, and its name and SLO are dropped. ``settings`` are texts
+    ``key=value``.
+
+    Raises:
+        InputError: if a file or a value cannot be used, or an option contradicts a setting.
+        DoesNotFitError: if the GPUs cannot hold the model.
+    """
+    draft = Draft.from_file(path)
+    if path is None and (workload is not None or trace is not None):
+        draft.forget_promises()
+    if workload is not None:
+        draft.replace_section("workload", workload, "--workload")
+    if trace is not None or trace_format is not None:
+        draft.use_trace(trace, trace_format)
+    if deployment is not None:
+        draft.replace_section("deployment", deployment, "--deployment")
+    options: dict[str, object] = {
+        "deployment.model": model,
+        "deployment.gpu": gpu,
+        "deployment.tp": tp,
+        "deployment.engine": engine,
+        "deployment.latency": latency,
+        "slo": slo,
+        "seed": seed,
+        "start_date": start_date,
+    }
+    for key, value in options.items():
+        if value is not None:
+            draft.set(key, value, "--" + key.removeprefix("deployment.").replace("_", "-"))
+    for text in settings:
+        setting = parse_setting(text)
+        draft.set(setting.path, setting.value, setting.where)
+    return _finished(draft)
+
+
+def scenario_from_dict(
+    entry: Mapping[str, Any], where: str = "scenario", base_dir: str | Path = "."
+) -> Scenario:
+    """Return the scenario that a mapping with a file's keys describes.
+
+    Relative file names in it are relative to ``base_dir``.
+
+    Raises:
+        InputError: for the first thing that is wrong with it.
+    """
+    return _finished(Draft.from_mapping(dict(entry), where, Path(base_dir), "scenario"))
+
+
+def _finished(draft: Draft) -> Scenario:
+    """Return the scenario of a complete draft: every section checked and resolved."""
+    return Scenario(
+        workload=read_workload(draft.section("workload"), draft.origins),
+        deployment=read_deployment(draft.section("deployment"), draft.origins),
+        slo=draft.checked_slo(),
+        seed=draft.checked_seed(),
+        name=draft.checked_name(),
+        start_date=draft.checked_start_date(),
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

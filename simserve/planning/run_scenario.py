@@ -1,0 +1,54 @@
+"""One scenario, from its files to its result: the story that every command tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from simserve.engine.simulate import simulate
+from simserve.inputs.scenario import Scenario, load_scenario, scenario_from_dict
+from simserve.latency.load import load_latency_model
+from simserve.records.requests import RequestTable
+from simserve.results.result import Result
+from simserve.traffic.generate import generate
+from simserve.traffic.segments import reusable_tokens
+
+
+def run(
+    scenario: Scenario | str | Path | Mapping[str, Any],
+    *,
+    check: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Simulate ``scenario`` and return its result.
+
+    A path is a scenario file; a mapping has the keys of one (``workload``, ``deployment``,
+    ``slo``, ``seed``). ``check`` asserts the laws of conservation after every step, which is
+    slow. ``on_progress`` is told (finished requests, all requests) from time to time.
+
+    Raises:
+        InputError: if a file or a value in it cannot be used.
+        DoesNotFitError: if the GPUs cannot hold the model.
+    """
+    ready = as_scenario(scenario)
+    requests = generate(ready.workload, ready.seed)
+    latency = load_latency_model(ready.deployment)
+    record = simulate(requests, ready.deployment, latency, check=check, on_progress=on_progress)
+    bound = _reusable_frac(requests, ready.deployment.engine.block_size)
+    return Result(scenario=ready, record=record, prefix_bound_frac=bound)
+
+
+def _reusable_frac(requests: RequestTable, block_size: int) -> float | None:
+    """Return the share of prompt tokens that an endless prefix cache would have found."""
+    everything = int(requests.prompt_tokens.sum())
+    return int(reusable_tokens(requests, block_size).sum()) / everything if everything else None
+
+
+def as_scenario(scenario: Scenario | str | Path | Mapping[str, Any]) -> Scenario:
+    """Return the scenario itself, loaded from a file or built from a mapping if need be."""
+    if isinstance(scenario, Scenario):
+        return scenario
+    if isinstance(scenario, Mapping):
+        return scenario_from_dict(dict(scenario))
+    return load_scenario(scenario)

@@ -1,0 +1,165 @@
+"""The report of a run as text for a terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from simserve.report.summary import PERCENTILES, run_summary
+from simserve.results.result import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 80
+NO_OPERATING_POINT = "no operating point"
+_SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
+_COLUMNS = ("mean", *(f"p{q}" for q in PERCENTILES))
+_ONE_DECIMAL_BELOW = 100
+
+
+def run_report(result: Result, width: int = WIDTH) -> str:
+    """Return the report as plain text; no line is longer than ``width``."""
+    from rich.console import Console
+
+    summary = run_summary(result)
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False, emoji=False)
+    console.print(_lines(_head(summary)))
+    console.print(_latency_table(summary))
+    console.print(_lines([*_use(summary), *_objectives(summary), ("", _caveat(summary))]))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _lines(rows: list[tuple[str, str]]) -> Table:
+    """Return labels with texts beside them, wrapped."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in rows:
+        grid.add_row(Text(label), Text(text))
+    return grid
+
+
+def _head(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    scenario, traffic, verdict = summary["scenario"], summary["traffic"], summary["verdict"]
+    gpus = scenario["tp"] * scenario["replicas"]
+    layout = f"tp {scenario['tp']}"
+    if scenario["replicas"] > 1:
+        layout += f", {scenario['replicas']} replicas, {scenario['router']}"
+    counts = [f"{traffic['completed']:,} of {traffic['requests']:,} requests finished"]
+    counts += [f"{traffic[name]:,} {name}" for name in ("rejected", "unfinished") if traffic[name]]
+    return [
+        ("Scenario", f"{scenario['name']} (seed {scenario['seed']})"),
+        ("Model", f"{scenario['model']} on {gpus} × {scenario['gpu']} ({layout})"),
+        ("Engine", f"{scenario['engine']}, {scenario['scheduler']}; {scenario['limits']}"),
+        ("Traffic", f"{traffic['description']}; {', '.join(counts)}"),
+        ("Verdict", f"{verdict['name']}: {verdict['reason']}"),
+    ]
+
+
+def _latency_table(summary: dict[str, Any]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    sound = summary["verdict"]["operating_point"]
+    title = "Latency in ms, from arrival"
+    if not sound:
+        title += f" · {NO_OPERATING_POINT}, see verdict"
+    table = Table(
+        title=title, title_justify="left", title_style="none", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("", no_wrap=True)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True, min_width=9)
+    for metric, short in _SHORT_OF.items():
+        values = summary["latency_ms"].get(metric, {})
+        cells = [_ms(values.get(name)) for name in _COLUMNS]
+        if not sound:
+            cells[1:] = [f"({cell})" for cell in cells[1:]]
+        table.add_row(short, *cells)
+    return table
+
+
+def _use(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    rates, cache, steps = summary["throughput"], summary["kv_cache"], summary["steps"]
+    prefix = f"prefix hits {_percent(cache['prefix_hit_frac'])} of prompt tokens"
+    if cache["prefix_bound_frac"] is not None:
+        prefix += f" (unlimited cache: {_percent(cache['prefix_bound_frac'])})"
+    seqs = steps["mean_seqs"]
+    return [
+        (
+            "Throughput",
+            f"{rates['requests_per_s']:,.2f} requests/s, "
+            f"{rates['output_tokens_per_s']:,.0f} output tokens/s, "
+            f"{rates['total_tokens_per_s']:,.0f} tokens/s in all, over "
+            f"{rates['duration_s']:,.1f} s; at most {rates['max_in_flight']:,} in flight",
+        ),
+        (
+            "KV cache",
+            f"peak {_percent(cache['peak_frac'])}, mean {_percent(cache['mean_frac'])}; "
+            f"{_preemptions(cache)}; {prefix}",
+        ),
+        (
+            "Steps",
+            f"{steps['count']:,}, with {'–' if seqs is None else f'{seqs:,.1f}'} sequences on "
+            f"average; busy {_percent(steps['busy_frac'])} of the time; at most "
+            f"{steps['waiting_max']:,} waiting on a replica",
+        ),
+    ]
+
+
+def _objectives(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    slo = summary["slo"]
+    if slo is None:
+        return []
+    sound = summary["verdict"]["operating_point"]
+    rows = [("SLO", slo["reason"])]
+    for one in slo["objectives"]:
+        asked = f"{one['name']} ≤ {one['limit_ms']:g} ms"
+        if one["attained_frac"] is not None:
+            came = f"{_percent(one['attained_frac'])} of requests"
+        else:
+            came = f"{_ms(one['value_ms'])} ms"
+        word = ("met" if one["met"] else "missed") if sound else NO_OPERATING_POINT
+        rows.append(("", f"{asked}: {came}, {word}"))
+    if slo["goodput_per_s"] is not None:
+        rows.append(
+            (
+                "",
+                f"all of them: {_percent(slo['good_frac'])} of requests, "
+                f"goodput {slo['goodput_per_s']:,.2f} requests/s",
+            )
+        )
+    return rows
+
+
+def _caveat(summary: dict[str, Any]) -> str:
+    scenario = summary["scenario"]
+    estimate = f"{scenario['latency']} estimate"
+    assumed = _count(scenario["assumed_numbers"], "assumed number")
+    return f"Latencies are a {estimate}, not a measurement; they rest on {assumed}."
+
+
+def _preemptions(cache: dict[str, Any]) -> str:
+    if not cache["preemptions"]:
+        return "no preemptions"
+    requests = _count(cache["preempted_requests"], "request")
+    return f"{_count(cache['preemptions'], 'preemption')} of {requests}"
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.1f}" if value < _ONE_DECIMAL_BELOW else f"{value:,.0f}"
+
+
+def _percent(frac: float | None) -> str:
+    return "–" if frac is None else f"{frac:.1%}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,160 @@
+"""What a result must know of its scenario: enough to label it without the scenario's files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import simserve
+from simserve.inputs.slo import Objective, Slo
+
+if TYPE_CHECKING:
+    from simserve.inputs.deployment import Deployment
+    from simserve.inputs.scenario import Scenario
+    from simserve.inputs.workload import WorkloadSpec
+
+# A fixed instant: the same inputs and seed must give the same bytes.
+DEFAULT_START = "20260101-000000"
+_ALSO_IN_SOURCES = ("cuda_reserved",)
+_ONLY_BETWEEN_GPUS = (
+    "link_bytes_per_s",
+    "efficiency.link_efficiency",
+    "efficiency.collective_latency_s",
+)
+_SHOWN_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "num_blocks")
+_DATE_FORMAT = "%Y%m%d-%H%M%S"  # that of `vllm bench serve`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """Labels and settings of a run; everything in it can be written as JSON.
+
+    ``request_rate`` is requests per second, ``"inf"`` for all at once, or None for a trace;
+    ``burstiness`` is a number or ``"inf"`` (equal gaps), None for a trace.
+    """
+
+    version: str
+    name: str
+    model: str
+    hf_id: str
+    gpu: str
+    tp: int
+    replicas: int
+    engine: str
+    limits: str  # the main limits and whose they are
+    scheduler: str
+    router: str
+    latency: str
+    block_size: int
+    seed: int
+    start: str
+    request_rate: float | str | None
+    burstiness: float | str | None
+    traffic: str
+    digest: str
+    assumed_numbers: int
+    resolved: dict[str, Any]
+    objectives: tuple[dict[str, Any], ...]
+
+    def slo(self) -> Slo | None:
+        """Return the objectives, if any were given."""
+        if not self.objectives:
+            return None
+        return Slo(objectives=tuple(Objective(**entry) for entry in self.objectives))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON-able data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> RunFacts:
+        """Return the facts that ``as_dict`` wrote."""
+        return cls(**{**entry, "objectives": tuple(entry["objectives"])})
+
+
+def facts_of(scenario: Scenario) -> RunFacts:
+    """Return the facts of a scenario."""
+    deployment = scenario.deployment
+    rate, burstiness = _arrivals(scenario.workload)
+    objectives = scenario.slo.objectives if scenario.slo is not None else ()
+    return RunFacts(
+        version=simserve.__version__,
+        name=scenario.name,
+        model=deployment.model.name,
+        hf_id=deployment.model.hf_id,
+        gpu=deployment.gpu.name,
+        tp=deployment.tp,
+        replicas=deployment.replicas,
+        engine=f"{deployment.engine_name} {deployment.engine_version}",
+        limits=_limits(deployment),
+        scheduler=deployment.scheduler,
+        router=deployment.router,
+        latency=deployment.latency,
+        block_size=deployment.engine.block_size,
+        seed=scenario.seed,
+        start=_start(getattr(scenario, "start_date", None)),
+        request_rate=rate,
+        burstiness=burstiness,
+        traffic=_traffic(scenario.workload),
+        digest=scenario.digest(),
+        assumed_numbers=assumed_numbers(deployment),
+        resolved=scenario.resolved(),
+        objectives=tuple(
+            {"metric": entry.metric, "percentile": entry.percentile, "limit_ms": entry.limit_ms}
+            for entry in objectives
+        ),
+    )
+
+
+def assumed_numbers(deployment: Deployment) -> int:
+    """Return how many numbers behind the answer nobody has measured or published."""
+    kinds = [
+        entry.kind
+        for name, entry in deployment.gpu.sources.items()
+        if deployment.tp > 1 or name not in _ONLY_BETWEEN_GPUS
+    ]
+    kinds += [term.kind for term in deployment.kv.terms if term.name not in _ALSO_IN_SOURCES]
+    return kinds.count("assumed")
+
+
+def _limits(deployment: Deployment) -> str:
+    """Return the limits that decide most, grouped by where they come from."""
+    by_source: dict[str, list[str]] = {}
+    for name in _SHOWN_LIMITS:
+        text = f"{name} {getattr(deployment.engine, name)}"
+        by_source.setdefault(deployment.sources[name], []).append(text)
+    return "; ".join(f"{', '.join(texts)} ({source})" for source, texts in by_source.items())
+
+
+def _arrivals(workload: WorkloadSpec) -> tuple[float | str | None, float | str | None]:
+    arrivals = workload.arrivals
+    if arrivals is None:
+        return None, None
+    if arrivals.process == "all-at-once":
+        return "inf", 1.0
+    if arrivals.process == "constant":
+        return arrivals.rate_per_s, "inf"
+    return arrivals.rate_per_s, arrivals.burstiness or 1.0
+
+
+def _traffic(workload: WorkloadSpec) -> str:
+    if workload.trace is not None:
+        return f"trace {workload.trace.file}"
+    arrivals = workload.arrivals
+    if arrivals is None or arrivals.process == "all-at-once":
+        return "all at once"
+    return f"{arrivals.process} arrivals at {arrivals.rate_per_s:g}/s"
+
+
+def _start(given: object) -> str:
+    """Return the simulated start as `vllm bench serve` writes a date."""
+    if given is None:
+        return DEFAULT_START
+    if isinstance(given, date):
+        return given.strftime(_DATE_FORMAT)
+    text = str(given)
+    try:
+        return datetime.fromisoformat(text).strftime(_DATE_FORMAT)
+    except ValueError:
+        return text

@@ -1,0 +1,72 @@
+"""A trace file as numbered lines, compressed or not; every way of not being text is refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from simserve.errors import InputError
+
+# RFC 1952, section 2.3.1: the two bytes that every gzip member starts with.
+_GZIP_MAGIC = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A prompt of a million tokens in 16-token blocks is a line of about half a MiB; a file
+# without line ends must not be read into memory whole to find that out.
+_LONGEST_LINE_MIB = 16
+_LONGEST_LINE_BYTES = _LONGEST_LINE_MIB * 1024 * 1024
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of ``path`` that are not blank, with their row numbers, from 1.
+
+    Gzip is recognised by its content, not by its name. Line ends (LF or CRLF), the spaces
+    around a line and a byte-order mark are taken off.
+
+    Raises:
+        InputError: if the file cannot be opened or unpacked, or a line is too long.
+    """
+    row = 0
+    try:
+        with _open(path) as file:
+            while line := file.readline(_LONGEST_LINE_BYTES):
+                row += 1
+                if len(line) == _LONGEST_LINE_BYTES:
+                    allowed = f"lines below {_LONGEST_LINE_MIB} MiB; is it a text file?"
+                    raise InputError(str(path), f"row {row}", "a longer line", allowed)
+                if row == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                line = line.strip()
+                if line:
+                    yield row, line
+    except EOFError:
+        got = f"a gzip file that ends early, after row {row}"
+        raise InputError(str(path), None, got, "the whole file; copy it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        got = f"damaged gzip data after row {row} ({error})"
+        raise InputError(str(path), None, got, "an undamaged file") from None
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise InputError(str(path), None, got, "a readable trace file") from None
+
+
+def decoded(path: Path, row: int, line: bytes) -> str:
+    """Return a line as text, or refuse it with its row number."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise InputError(str(path), f"row {row}", line, "UTF-8 text") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    except ValueError:  # a zero byte
+        got = "a name that no file can have"
+        raise InputError(str(path), None, got, "a readable trace file") from None
+    # The buffer makes lines of a gzip file as cheap as those of a plain one.
+    return io.BufferedReader(gzip.GzipFile(path)) if packed else path.open("rb")

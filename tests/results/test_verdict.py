@@ -1,0 +1,166 @@
+"""The verdict on queues whose load is known: one server, unit service, Lindley's recursion."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
+from simserve.results.verdict import judge_load, judge_times
+from tests.results.reference_run import Options, random_requests, request_table, run_reference
+
+Times = tuple[PsArray, PsArray, PsArray]
+SERVICE_S = 0.01
+
+
+def queue(
+    load: float,
+    requests: int,
+    seed: int,
+    *,
+    shape: float | None = None,
+    arrival: np.ndarray | None = None,
+) -> Times:
+    """Return arrival, start and finish of an M/D/1 queue, or M/G/1 with gamma service."""
+    rng = np.random.default_rng(seed)
+    if arrival is None:
+        arrival = np.cumsum(rng.exponential(1 / load, requests))
+    service = np.ones(requests) if shape is None else rng.gamma(shape, 1 / shape, requests)
+    upto = np.cumsum(service)
+    finish = upto + np.maximum.accumulate(arrival - (upto - service))
+    scale = SERVICE_S * PS_PER_S
+    times = [(column * scale).astype(np.int64) for column in (arrival, finish - service, finish)]
+    return times[0], times[1], times[2]
+
+
+def endless_servers(arrival: np.ndarray, service: np.ndarray) -> Times:
+    """Return the times of requests that never wait."""
+    a, f = ((column * PS_PER_S).astype(np.int64) for column in (arrival, arrival + service))
+    return a, a, f
+
+
+def verdicts(
+    load: float, requests: int, runs: int = 40, shape: float | None = None
+) -> Counter[str]:
+    return Counter(
+        judge_times(*queue(load, requests, seed, shape=shape)).name for seed in range(runs)
+    )
+
+
+@pytest.mark.parametrize("requests", [500, 2000, 20_000])
+@pytest.mark.parametrize("load", [0.5, 0.8])
+def test_a_light_load_is_stable(load: float, requests: int) -> None:
+    assert verdicts(load, requests) == {"stable": 40}
+
+
+@pytest.mark.parametrize("requests", [1000, 2000, 20_000])
+@pytest.mark.parametrize("shape", [None, 1.0])
+def test_a_load_of_95_percent_is_not_overloaded(requests: int, shape: float | None) -> None:
+    found = verdicts(0.95, requests, shape=shape)
+    # t of 2.5 is passed about once in 160 even at load 1: two of 40 would be a surprise.
+    assert found["overloaded"] <= 1
+    if requests == 20_000:
+        assert found["stable"] >= 35
+
+
+@pytest.mark.parametrize("requests", [5000, 20_000])
+def test_a_load_of_120_percent_is_overloaded(requests: int) -> None:
+    assert verdicts(1.2, requests) == {"overloaded": 40}
+
+
+def test_a_short_run_at_120_percent_is_never_stable() -> None:
+    assert verdicts(1.2, 1000)["stable"] == 0
+
+
+@pytest.mark.parametrize("requests", [200, 2000])
+def test_twice_the_load_is_overloaded(requests: int) -> None:
+    assert verdicts(2.0, requests) == {"overloaded": 40}
+
+
+def test_equal_gaps_above_capacity_are_overloaded() -> None:
+    times = queue(0, 400, 0, arrival=np.arange(400) / 1.5)
+    assert judge_times(*times).name == "overloaded"
+
+
+def test_arrivals_all_at_once_are_backlogged() -> None:
+    verdict = judge_times(*queue(0, 50, 0, arrival=np.zeros(50)))
+    assert verdict.name == "backlogged"
+    assert "all 50 requests arrived at once" in verdict.reason
+
+
+def test_a_burst_at_the_end_is_backlogged() -> None:
+    arrival = np.concatenate([np.arange(0, 2000, 2.0), np.full(300, 2000.0)])
+    assert judge_times(*queue(0, 1300, 0, arrival=arrival)).name == "backlogged"
+
+
+def test_a_burst_that_has_cleared_is_stable() -> None:
+    arrival = np.sort(np.concatenate([np.arange(0, 4000, 2.0), np.full(300, 500.0)]))
+    assert judge_times(*queue(0, 2300, 0, arrival=arrival)).name == "stable"
+
+
+def test_requests_that_never_wait_are_stable_however_long_they_take() -> None:
+    rng = np.random.default_rng(0)
+    arrival = np.cumsum(rng.exponential(0.1, 3000))
+    service = rng.gamma(2.0, 10.0, 3000)
+    assert judge_times(*endless_servers(arrival, service)).name == "stable"
+
+
+def test_a_batch_that_is_still_filling_up_is_not_overloaded() -> None:
+    arrival = np.arange(0, 5, 0.1)
+    verdict = judge_times(*endless_servers(arrival, np.full(50, 8.0)))
+    assert verdict.name == "backlogged"
+    assert "too short a run" in verdict.reason
+
+
+def test_a_rising_rate_that_is_served_is_stable() -> None:
+    arrival = np.sqrt(np.arange(1, 4001)) * 5
+    assert judge_times(*endless_servers(arrival, np.full(4000, 3.0))).name == "stable"
+
+
+def test_everyone_let_in_but_ever_slower_is_overloaded() -> None:
+    # Processor sharing at load 1.5: nobody waits for a slot, each finishes after all before.
+    arrival, _, finish = queue(1.5, 2000, 0)
+    assert judge_times(arrival, arrival, finish).name == "overloaded"
+
+
+def test_requests_that_never_start_count_as_waiting() -> None:
+    arrival, start, finish = queue(2.0, 1000, 0)
+    late = start > arrival[-1]
+    start[late] = finish[late] = NEVER_PS
+    assert judge_times(arrival, start, finish).name == "overloaded"
+
+
+def test_a_single_request_and_none_are_stable() -> None:
+    assert judge_times(*queue(1.0, 1, 0)).name == "stable"
+    assert judge_times(*queue(1.0, 0, 0)).name == "stable"
+
+
+@pytest.mark.parametrize("requests", range(2, 12))
+def test_a_handful_of_requests_at_light_load_is_never_overloaded(requests: int) -> None:
+    assert verdicts(0.3, requests)["overloaded"] == 0
+
+
+def test_the_reason_gives_the_rates_that_were_offered_and_served() -> None:
+    # Twice the capacity, at equal gaps; a service of 10 ms serves 100 per second.
+    reason = judge_times(*queue(0, 1001, 0, arrival=np.arange(1001) / 2)).reason
+    assert "200 requests/s arrived but only 100/s were admitted" in reason
+
+
+def test_rejected_requests_are_left_out() -> None:
+    run = run_reference(random_requests(300, 0, gap_ms=500), Options(longest=150))
+    assert judge_load(run.record).name == "stable"
+    everyone = run_reference(request_table([0, 1], [9, 9], [1, 1]), Options(longest=1))
+    assert judge_load(everyone.record).reason == "no request was served"
+
+
+def test_a_served_workload_that_outruns_its_replica_is_overloaded() -> None:
+    run = run_reference(random_requests(300, 0, gap_ms=20), Options(slots=2))
+    assert judge_load(run.record).name == "overloaded"
+
+
+def test_the_verdict_reads_as_one_word() -> None:
+    verdict = judge_times(*queue(2.0, 1000, 0))
+    assert str(verdict) == "overloaded"
+    assert not verdict.operating_point
