@@ -117,7 +117,10 @@ def request_views(requests: RequestTable) -> Generator[RequestView, None, None]:
     nothing = repeat(0)
     priority = nothing if requests.priority is None else requests.priority.tolist()
     names = repeat("") if requests.request_id is None else requests.request_id
-    columns = zip(prompt_tokens, _token_streams(requests), priority, arrival_ps, names)
+    # Two of the columns may be endless: the first sets the length.
+    columns = zip(
+        prompt_tokens, _token_streams(requests), priority, arrival_ps, names, strict=False
+    )
     for request, (tokens, stream, rank, arrives_ps, name) in enumerate(columns):
         yield RequestView(request, tokens, stream, rank, arrives_ps, name)
 

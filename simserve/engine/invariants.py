@@ -85,9 +85,7 @@ class LawChecker:
         self._law(used >= max(held, default=0), replica, f"{used} blocks used, one needs more")
         if not self._limits.enable_prefix_caching:
             self._law(used == sum(held), replica, f"{used} blocks used, {sum(held)} needed")
-        self._law(
-            len(running) <= self._limits.max_running, replica, f"{len(running)} requests run"
-        )
+        self._law(len(running) <= self._limits.max_running, replica, f"{len(running)} requests run")
 
     def _law(self, holds: bool, replica: Replica, what: str) -> None:
         if not holds:

@@ -227,10 +227,16 @@ class Replica:
                 context += new_tokens + past_tokens
             for _, cached_tokens, _ in plan.admitted:
                 hits += cached_tokens
-            chunks, admitted, preempted = plan.prefill, plan.admitted, plan.preempted
             writer.mixed.extend(
-                (writer.row_count, len(chunks), tokens, context)
-                + (len(admitted), hits, len(preempted))
+                (
+                    writer.row_count,
+                    len(plan.prefill),
+                    tokens,
+                    context,
+                    len(plan.admitted),
+                    hits,
+                    len(plan.preempted),
+                )
             )
         writer.row_count += 1
 
@@ -243,9 +249,7 @@ class Replica:
 
     # -- details of delivering
 
-    def _deliver_prefill(
-        self, request: int, end_ps: int, step: int, finished: list[int]
-    ) -> None:
+    def _deliver_prefill(self, request: int, end_ps: int, step: int, finished: list[int]) -> None:
         ledger = self.ledger
         generated = ledger.generated_tokens[request] + 1
         ledger.generated_tokens[request] = generated

@@ -53,9 +53,7 @@ class StepWriter:
         new_blocks = np.array(self.new_blocks, dtype=np.int32)
         _, *mixed = _spread(self.mixed, len(MIXED_COLUMNS), self.row_count)
         columns.update(zip(MIXED_COLUMNS, mixed, strict=True))
-        has_finish, finished, free_end = _spread(
-            self.finishes, len(FINISH_COLUMNS), self.row_count
-        )
+        has_finish, finished, free_end = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
         # Where nothing was given back, the blocks free at the end follow from those taken.
         taken = np.concatenate([[0], np.cumsum(new_blocks, dtype=np.int64)])
         last = np.cumsum(columns["steps"])

@@ -86,8 +86,12 @@ def load_expected(case_path: Path) -> list[dict[str, Any]]:
             try:
                 return [json.loads(line) for line in _read_text(path).splitlines()]
             except ValueError:
-                raise InputError(str(path), None, "a broken line", "one JSON record a line") from None
-    raise InputError(str(case_path), None, "no expected records", f"{stem}.expected.jsonl[.gz] beside it")
+                raise InputError(
+                    str(path), None, "a broken line", "one JSON record a line"
+                ) from None
+    raise InputError(
+        str(case_path), None, "no expected records", f"{stem}.expected.jsonl[.gz] beside it"
+    )
 
 
 def _read_text(path: Path) -> str:
@@ -108,7 +112,9 @@ def _limits(path: Path, raw: dict[str, Any]) -> SchedulerLimits:
         name = RENAMED.get(key, key)
         if key in NOT_MODELLED:
             if value != NOT_MODELLED[key]:
-                raise InputError(str(path), f"scheduler.{key}", value, f"{NOT_MODELLED[key]} for now")
+                raise InputError(
+                    str(path), f"scheduler.{key}", value, f"{NOT_MODELLED[key]} for now"
+                )
         elif name not in known:
             raise InputError(str(path), f"scheduler.{key}", value, "settings that are modelled")
         else:

@@ -22,7 +22,7 @@ from simserve.policy.limits import SchedulerLimits
 from simserve.policy.registry import SCHEDULERS
 from simserve.policy.router import RoundRobin
 from simserve.policy.scheduler import Scheduler, StepPlan
-from simserve.records.clock import NEVER_PS, PS_PER_NS
+from simserve.records.clock import NEVER_PS, PS_PER_NS, PsArray
 from simserve.records.run_record import RunRecord
 
 Record = dict[str, Any]
@@ -174,8 +174,9 @@ def _compare_expanded(expected: list[Record], run: RunRecord) -> tuple[int, str 
 def _compare_requests(expected: list[Record], case: Case, run: RunRecord) -> str | None:
     outcomes = run.outcomes
 
-    def ns(ps: int) -> int | None:
-        return None if ps == NEVER_PS else int(ps) // PS_PER_NS
+    def ns(column: PsArray, request: int) -> int | None:
+        ps = int(column[request])
+        return None if ps == NEVER_PS else ps // PS_PER_NS
 
     for want in expected:
         i = want["i"]
@@ -186,9 +187,9 @@ def _compare_requests(expected: list[Record], case: Case, run: RunRecord) -> str
             "arrival": int(case.requests.arrival_ps[i]) // PS_PER_NS,
             "prompt_tokens": int(case.requests.prompt_tokens[i]),
             "output_tokens": int(outcomes.generated_tokens[i]),
-            "first_scheduled": ns(outcomes.first_scheduled_ps[i]),
-            "first_token": ns(outcomes.first_token_ps[i]),
-            "finish": ns(outcomes.finish_ps[i]),
+            "first_scheduled": ns(outcomes.first_scheduled_ps, i),
+            "first_token": ns(outcomes.first_token_ps, i),
+            "finish": ns(outcomes.finish_ps, i),
             "preemptions": int(outcomes.preemptions[i]),
             "cached_tokens": int(outcomes.cached_tokens[i]),
         }

@@ -321,9 +321,7 @@ class CohortScheduler:
             return max(cap, limits.max_num_batched_tokens // eligible)
         return cap
 
-    def _plan_running(
-        self, plan: StepPlan, chunks: list[Chunk], cap: int | None
-    ) -> int:
+    def _plan_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
         """Give the running their tokens; return what is left of the budget."""
         size, clock, pool = self._block_size, self._clock, self.pool
         decoding = self._decoding
@@ -425,9 +423,7 @@ class CohortScheduler:
 
     # -- where calendars do not suffice: request by request
 
-    def _walk_running(
-        self, plan: StepPlan, chunks: list[Chunk], cap: int | None
-    ) -> int:
+    def _walk_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
         budget = self.limits.max_num_batched_tokens
         size, clock, pool = self._block_size, self._clock, self.pool
         planned: dict[CohortRequest, int] = {}
@@ -459,9 +455,7 @@ class CohortScheduler:
             else:
                 if new_blocks:
                     pool.take(new_blocks)
-                if self._caching and not (
-                    request.decoding and request.unseen_output
-                ):
+                if self._caching and not (request.decoding and request.unseen_output):
                     pool.publish(request, request.stream, total // size)
                 planned[request] = wanted
                 budget -= wanted

@@ -159,9 +159,7 @@ class PlainScheduler:
             wanted = request.known_tokens - request.computed_tokens
             if cap is not None:
                 wanted = min(wanted, cap)
-            wanted = min(
-                wanted, budget, self.limits.max_model_len - 1 - request.computed_tokens
-            )
+            wanted = min(wanted, budget, self.limits.max_model_len - 1 - request.computed_tokens)
             if wanted == 0:
                 continue
             while not self._allocate(request, wanted):

@@ -60,7 +60,8 @@ class PlainBlocks:
 
         Blocks without content go to the front of the free queue, the others to its back.
         """
-        front, back = [], []
+        front: list[int] = []
+        back: list[int] = []
         for block in reversed(table):
             self.users[block] -= 1
             if not self.users[block]:

@@ -31,13 +31,13 @@ class Edge:
         start: int,
         blocks: int,
     ) -> None:
-        self.parent = parent
+        self.parent = parent or self  # the root is its own parent
         self.key = key
         self.stream = stream
         self.at = at  # segment index of the first token
         self.start = start
         self.blocks = blocks
-        self.children: dict[BlockKey, Edge] | None = None
+        self.children: dict[BlockKey, Edge] = {}
         self.copies: list[Copy] = []  # in order of publication
 
 
@@ -50,16 +50,17 @@ class Copy:
 
     __slots__ = ("before", "edge", "newer", "older", "users")
 
+    before: Copy  # set by a split
+    older: Copy  # both set while unused
+    newer: Copy
+
     def __init__(self, edge: Edge, users: int) -> None:
         self.edge = edge
         self.users = users
-        self.before: Copy | None = None
-        self.older: Copy | None = None
-        self.newer: Copy | None = None
 
 
 Hit = list[tuple[Edge, int]]
-"""Edges from the root down, with how many of each edge's blocks are hit (all but the last's: all)."""
+"""Edges from the root down, with how many of their blocks are hit: all, except in the last."""
 
 
 class BlockTable:
@@ -148,7 +149,7 @@ class RunPool:
         while table.published < full_blocks:
             blocks = full_blocks - table.published
             tip = table.tip
-            if not tip.children and tip.parent is not None and self._owns_alone(table, tip):
+            if not tip.children and tip is not self.root and self._owns_alone(table, tip):
                 tip.blocks += blocks
                 tip.stream = stream
                 self.cached_contents += blocks
@@ -158,8 +159,6 @@ class RunPool:
             token = start * self.block_size
             at = stream.segment_at(token)
             key = stream.block_key(token, at, self.block_size)
-            if tip.children is None:
-                tip.children = {}
             edge = tip.children.get(key)
             if edge is None:
                 edge = tip.children[key] = Edge(tip, key, stream, at, start, blocks)
@@ -190,7 +189,6 @@ class RunPool:
                     self.free += copy.edge.blocks
                 if copy.edge.start <= start:
                     break
-                assert copy.before is not None
                 copy = copy.before
         table.entries = []
         table.published = 0
@@ -206,20 +204,19 @@ class RunPool:
         ring = self._unused
         while blocks:
             copy = ring.newer
-            edge = copy.edge  # type: ignore[union-attr]
+            edge = copy.edge
             alone = len(edge.copies) == 1
             if alone and blocks < edge.blocks:  # by far the most frequent: a few off one tail
                 edge.blocks -= blocks
                 self.cached_contents -= blocks
                 return
-            assert copy is not None
             gone = min(blocks, edge.blocks)
             if gone < edge.blocks and not alone:
                 self._split(edge, edge.blocks - gone)  # copy and edge now name the tail
             self._unlink(copy)
             edge.copies.remove(copy)
             if alone:
-                del edge.parent.children[edge.key]  # type: ignore[union-attr]
+                del edge.parent.children[edge.key]
                 self.cached_contents -= gone
             blocks -= gone
 
@@ -230,9 +227,7 @@ class RunPool:
         end still does.
         """
         parent = edge.parent
-        assert parent is not None
         head = Edge(parent, edge.key, edge.stream, edge.at, edge.start, blocks)
-        assert parent.children is not None
         parent.children[edge.key] = head
         edge.parent = head
         edge.start += blocks
@@ -243,12 +238,12 @@ class RunPool:
         head.children = {edge.key: edge}
         for tail in edge.copies:
             front = Copy(head, tail.users)
-            front.before = tail.before
+            if hasattr(tail, "before"):
+                front.before = tail.before
             tail.before = front
             head.copies.append(front)
             if not tail.users:  # the tail goes first, the head right after it
                 newer = tail.newer
-                assert newer is not None
                 front.older, front.newer = tail, newer
                 tail.newer = newer.older = front
         return head
@@ -256,12 +251,10 @@ class RunPool:
     def _link_newest(self, copy: Copy) -> None:
         ring = self._unused
         newest = ring.older
-        assert newest is not None
         copy.older, copy.newer = newest, ring
         newest.newer = ring.older = copy
 
     def _unlink(self, copy: Copy) -> None:
         older, newer = copy.older, copy.newer
-        assert older is not None and newer is not None
         older.newer, newer.older = newer, older
-        copy.older = copy.newer = None
+        del copy.older, copy.newer  # an old link would keep dropped copies alive

@@ -43,9 +43,7 @@ class TokenStream:
         cls, segments: list[int], tokens: list[int], output_segment: int, private_output: bool
     ) -> TokenStream:
         """Return the stream of a prompt made of ``segments`` with the given lengths."""
-        return cls(
-            [*segments, output_segment], [*accumulate(tokens), ENDLESS], private_output
-        )
+        return cls([*segments, output_segment], [*accumulate(tokens), ENDLESS], private_output)
 
     def segment_at(self, token: int, hint: int = 0) -> int:
         """Return the index of the segment that holds ``token``, searching from ``hint``."""

@@ -47,7 +47,9 @@ def cases(draw: st.DrawFn, max_requests: int = 24, whole_prompts: bool = False) 
 
 
 @st.composite
-def _request(draw: st.DrawFn, max_model_len: int) -> tuple[int, list[tuple[int, int]], int, int, int]:
+def _request(
+    draw: st.DrawFn, max_model_len: int
+) -> tuple[int, list[tuple[int, int]], int, int, int]:
     gap_ns = draw(st.sampled_from([0, 0, 1, 900, 1000, 5000, 100_000]))
     # Few segments, so that prompts share prefixes and contain other requests' outputs.
     entries = draw(
