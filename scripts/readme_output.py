@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,9 +55,10 @@ def printed_by(command: str, folder: Path) -> str:
         "NO_COLOR": "1",
         "TERM": "dumb",
     }
-    done = subprocess.run(
-        shlex.split(command), cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+    words = shlex.split(command)
+    if shutil.which(words[0], path=env["PATH"]) is None:
+        sys.exit(f"{words[0]}: not installed beside {sys.executable}")
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     if done.returncode not in ANSWERS:
         sys.exit(f"{command}: exit status {done.returncode}\n{done.stderr}")
     return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())

@@ -7,6 +7,7 @@ with its reason. Rows do not depend on how many processes computed them.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from simserve.inputs.scenario import Scenario, load_scenario
 from simserve.planning.run_scenario import run
 from simserve.planning.sweep_files import Row, SweepFiles
 from simserve.planning.sweep_grid import Axis, Point, Setting, grid, settings_of
+from simserve.traffic.generate import generate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +118,7 @@ def run_points(
         files.check(resume=resume)
         kept = files.finished_rows() if resume else []
     rows, others = _match(points, kept)
+    _check_inputs([point for at, point in enumerate(points) if at not in rows])
     if files is not None:
         files.open_journal([*rows.values(), *others])
     todo = [at for at in range(len(points)) if at not in rows]
@@ -179,6 +182,18 @@ def _infeasible(point: SweepPoint, reason: str | None) -> Row:
     }
 
 
+def _check_inputs(points: Iterable[SweepPoint]) -> None:
+    """Make every distinct workload once, so that a bad trace is refused before anything runs."""
+    seen = set()
+    for point in points:
+        if point.scenario is None:
+            continue
+        key = (point.scenario.workload.model_dump_json(), point.scenario.seed)
+        if key not in seen:
+            seen.add(key)
+            generate(point.scenario.workload, point.scenario.seed)
+
+
 def _match(points: Sequence[SweepPoint], kept: Iterable[Row]) -> tuple[dict[int, Row], list[Row]]:
     """Return the kept rows by the point they belong to, and those that belong to none.
 
@@ -220,13 +235,27 @@ def _results(
         return
     from joblib import Parallel, delayed, parallel_config
 
-    with parallel_config("loky", n_jobs=workers, initializer=_leave_interrupts_to_the_parent):
+    _let_loky_kill()
+    with parallel_config("loky", n_jobs=workers, initializer=_end_without_words):
         pool = Parallel(return_as="generator_unordered")
         yield from pool(delayed(_numbered)(at, points[at]) for at in todo)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _let_loky_kill() -> None:
+    """Give loky the method that it ends workers with where neither psutil nor pgrep is there.
+
+    Without it (joblib 1.6), a sweep that is interrupted in a slim container hangs.
+    """
+    with contextlib.suppress(ImportError):  # other systems than posix have their own
+        from joblib.externals.loky.backend.popen_loky_posix import Popen
+
+        if not hasattr(Popen, "kill"):
+            Popen.kill = Popen.terminate
+
+
+def _end_without_words() -> None:
+    """Let Ctrl-C, which reaches every process of a terminal, end a worker without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _numbered(at: int, point: SweepPoint) -> tuple[int, tuple[Row, dict[str, Any] | None]]:

@@ -30,8 +30,11 @@ class Trial:
     shared_tokens: tuple[int, ...]  # leading prompt tokens that others may have too
 
 
-def random_trial(seed: int) -> Trial:
-    """Return the workload of one seed; odd seeds have too few blocks for all requests."""
+def random_trial(seed: int, *, whole_prompts: bool = False) -> Trial:
+    """Return the workload of one seed; odd seeds have too few blocks for all requests.
+
+    With ``whole_prompts`` one step can compute any prompt, and any preempted request, at once.
+    """
     rng = np.random.default_rng(seed)
     count, block_size = int(rng.integers(1, 25)), int(rng.choice([1, 4, 16]))
     prompts = rng.integers(1, 90, count)
@@ -42,7 +45,7 @@ def random_trial(seed: int) -> Trial:
     budget = int(rng.integers(4, 120))
     limits = SchedulerLimits(
         max_num_seqs=int(rng.integers(1, 12)),
-        max_num_batched_tokens=max(budget, 16),
+        max_num_batched_tokens=max(budget, longest + 1 if whole_prompts else 16),
         max_model_len=longest + 1,
         num_blocks=1 + (blocks_for_one + 2 if scarce else blocks_for_one * count),
         block_size=block_size,

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def simserve_command(*words: str) -> Any:
-    return CliRunner().invoke(app, list(words))
+    """Run a command line, given as its words or as one text of words without quotes."""
+    return CliRunner().invoke(app, words[0].split() if len(words) == 1 else list(words))
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,7 @@ BAD_INPUTS = [
     ("sweep small.yaml --vary max_num_seq=1,2", r"did you mean .*max_num_seqs\?"),
     ("sweep small.yaml --vary seed=1,x", r"seed: got x, allowed: an integer"),
     ("sweep small.yaml --vary seed=1,2 --link tp=replicas", r"--link: got tp=replicas"),
+    ("sweep --trace short.csv --vary tp=1,2 --out a.csv", r"short.csv: .*GeneratedTokens"),
     ("sweep small.yaml --vary seed=1 --resume", r"--resume: allowed: only together with --out"),
     ("sweep small.yaml --vary seed=1 --workers 0", r"--workers: got 0, allowed: .*at least 1"),
     ("sweep small.yaml --vary seed=1 --out a.xlsx", r"--out: got a.xlsx, .*.csv or .parquet"),
@@ -112,7 +114,7 @@ def test_wrong_input_is_one_line_and_status_2_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(run_scenario, "simulate", _no_simulation)
     before = files_below(in_folder_of_small)
-    done = simserve_command(*command.split())
+    done = simserve_command(command)
     assert done.exit_code == 2, done.output
     assert done.stdout == ""
     assert re.fullmatch(rf"simserve: [^\n]*{pattern}[^\n]*\n", done.stderr), done.stderr
@@ -204,14 +206,14 @@ def test_trace_is_replayed(in_folder_of_small: Path) -> None:
     trace = in_folder_of_small / "trace.jsonl"
     trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = "run --trace trace.jsonl --trace-format timed_trace --json"
-    done = simserve_command(*words.split())
+    done = simserve_command(words)
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["total_input_tokens"] == 150
 
 
 def test_sweep_prints_one_line_per_point() -> None:
     words = "sweep small.yaml --vary max_num_seqs=1,8 --vary seed=0,1"
-    done = simserve_command(*words.split())
+    done = simserve_command(words)
     assert (done.exit_code, done.stderr) == (0, "")
     header, *lines = done.stdout.splitlines()
     assert header.split()[:3] == ["max_num_seqs", "seed", "verdict"]
@@ -222,7 +224,7 @@ def test_sweep_prints_one_line_per_point() -> None:
 
 def test_sweep_writes_the_rows_that_it_prints_as_json() -> None:
     done = simserve_command(
-        *"sweep small.yaml --vary model=llama-3.1-8b,llama-3.1-70b --out t.csv --json".split()
+        "sweep small.yaml --vary model=llama-3.1-8b,llama-3.1-70b --out t.csv --json"
     )
     assert done.exit_code == 0
     rows = json.loads(done.stdout)
@@ -231,16 +233,16 @@ def test_sweep_writes_the_rows_that_it_prints_as_json() -> None:
 
 
 def test_sweep_in_which_no_point_is_good_answers_no() -> None:
-    late = simserve_command(*"sweep small.yaml --vary seed=0,1 --slo ttft_p50:0.001".split())
+    late = simserve_command("sweep small.yaml --vary seed=0,1 --slo ttft_p50:0.001")
     assert late.exit_code == 1
-    too_large = simserve_command(*"sweep small.yaml --vary model=llama-3.1-70b".split())
+    too_large = simserve_command("sweep small.yaml --vary model=llama-3.1-70b")
     assert too_large.exit_code == 1 and "does-not-fit" in too_large.stdout
 
 
 def test_dry_run_shows_the_points_and_runs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_scenario, "simulate", _no_simulation)
     words = "sweep small.yaml --vary max_num_seqs=1,8 --link max_num_seqs=tp --dry-run --out a.csv"
-    done = simserve_command(*words.split())
+    done = simserve_command(words)
     assert done.exit_code == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["max_num_seqs", "tp", "verdict"], ["1", "1", "to-run"], ["8", "8", "to-run"]

@@ -19,7 +19,8 @@ BATCHES = {"max_num_seqs": [1, 4, 64]}
 
 def count_runs(monkeypatch: pytest.MonkeyPatch, fail_after: int | None = None) -> list[Any]:
     """Record every point that is run; raise KeyboardInterrupt after ``fail_after`` of them."""
-    real, ran = sweep_module.run_point, []
+    real = sweep_module.run_point
+    ran: list[Any] = []
 
     def counted(point: sweep_module.SweepPoint) -> Any:
         if fail_after is not None and len(ran) >= fail_after:
