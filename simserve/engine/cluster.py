@@ -56,6 +56,7 @@ class Cluster:
                 self.ledger,
                 limits.usable_blocks,
                 self,
+                limits.async_scheduling,
                 observer,
             )
             for number in range(replicas)

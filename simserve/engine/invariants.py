@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simserve.engine.replica import Replica
+from simserve.engine.replica import Flight, Replica
 from simserve.errors import SimserveError
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.scheduler import StepPlan
@@ -20,10 +20,13 @@ class LawChecker:
         self._end_ps: dict[int, int] = {}
         self._computed: dict[int, int] = {}  # running request -> tokens in its KV blocks
         self._running: dict[int, set[int]] = {}  # replica -> requests that hold blocks
+        self._preempted: set[int] = set()  # and waiting since
 
-    def on_step(self, replica: Replica, plan: StepPlan, start_ps: int, end_ps: int) -> None:
+    def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
         """Check a planned step."""
-        limits, number = self._limits, replica.number
+        limits, number, plan = self._limits, replica.number, flight.plan
+        start_ps, end_ps = flight.start_ps, flight.end_ps
+        self._law(planned_ps <= start_ps, replica, "a step starts before it is planned")
         running = self._running.setdefault(number, set())
         self._law(start_ps >= self._end_ps.get(number, 0), replica, "a step starts in the past")
         self._law(end_ps >= start_ps, replica, "a step ends before it starts")
@@ -37,9 +40,11 @@ class LawChecker:
             self._law(request in running, replica, f"request {request} preempted, not running")
             running.discard(request)
             self._computed.pop(request, None)
+            self._preempted.add(request)
         for request, cached, _ in plan.admitted:
             self._law(request not in running, replica, f"request {request} admitted twice")
             running.add(request)
+            self._preempted.discard(request)
             self._computed[request] = cached
         self._account(replica, running)
         self._blocks(replica, running)
@@ -48,9 +53,14 @@ class LawChecker:
         """Check a delivered step."""
         running = self._running[replica.number]
         for request in finished:
-            self._law(request in running, replica, f"request {request} finished, not running")
+            # With async scheduling the last token may arrive after a preemption.
+            may_finish = request in running or (
+                self._limits.async_scheduling and request in self._preempted
+            )
+            self._law(may_finish, replica, f"request {request} finished, not running")
             running.discard(request)
-            self._computed.pop(request)
+            self._preempted.discard(request)
+            self._computed.pop(request, None)
         self._law(
             replica.outstanding == replica.scheduler.running + replica.scheduler.waiting,
             replica,

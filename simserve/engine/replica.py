@@ -8,7 +8,7 @@ is one row of the log.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -39,15 +39,38 @@ class Horizon(Protocol):
         ...
 
 
-Flight = tuple[StepPlan, int, int]
-"""A planned and running step: the plan, how many equal steps, and when the last one ends."""
+class Flight:
+    """A planned step and the equal ones that follow it: one row of the log."""
+
+    __slots__ = (
+        "duration_ps",
+        "end_ps",
+        "first_step",
+        "growth_ps",
+        "last_start_ps",
+        "plan",
+        "row",
+        "start_ps",
+        "steps",
+    )
+
+    duration_ps: int  # of the first step
+    growth_ps: int  # added with every further step
+    end_ps: int
+
+    def __init__(self, plan: StepPlan, start_ps: int, first_step: int, row: int) -> None:
+        self.plan = plan
+        self.start_ps = self.last_start_ps = start_ps
+        self.first_step = first_step
+        self.row = row
+        self.steps = 1
 
 
 class StepObserver(Protocol):
     """Looks on while a run is checked; with one attached, every step is a row of its own."""
 
-    def on_step(self, replica: Replica, plan: StepPlan, start_ps: int, end_ps: int) -> None:
-        """See a step that was just planned."""
+    def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
+        """See a step that was just planned, at ``planned_ps``."""
         ...
 
     def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
@@ -67,18 +90,20 @@ class Replica:
         ledger: RequestLedger,
         usable_blocks: int,
         world: Horizon,
+        ahead: bool = False,
         observer: StepObserver | None = None,
     ) -> None:
         self.number = number
         self.scheduler = scheduler
         self.ledger = ledger
-        self.writer = StepWriter(usable_blocks)
+        self.writer = StepWriter(usable_blocks, ahead)
         self.now_ps = 0
         self.outstanding = 0
         self.finished = 0
         self._env = env
         self._world = world
         self._pricing = pricing
+        self._ahead = ahead
         self._observer = observer
         repeats = hasattr(scheduler, "repeat_step") and observer is None
         self._repeating: RepeatingScheduler | None = scheduler if repeats else None  # type: ignore[assignment]
@@ -89,6 +114,7 @@ class Replica:
         self._finish_heap: list[int] = []
         self._gap_since: dict[int, int] = {}  # interrupted request -> step of its last token
         self._idle: simpy.Event | None = None
+        self._hold: Callable[[list[int]], None] = getattr(scheduler, "hold", _hold_nothing)
 
     def view(self) -> ReplicaView:
         """Return what a router may see."""
@@ -105,79 +131,144 @@ class Replica:
 
     def serve(self) -> Generator[simpy.Event, None, None]:
         """Run the replica's steps as a process of the world."""
-        env = self._env
-        while True:
-            flight = self._advance(self._world.horizon_ps())
-            if flight is None:
-                self._idle = env.event()
-                yield self._idle
-                self.now_ps = int(env.now)
-            else:
-                yield _trigger(env, env.event(), flight[2] - int(env.now))
-                self._complete(flight)
+        return self._serve_ahead() if self._ahead else self._serve_in_turn()
 
     # -- the core loop
 
-    def _advance(self, until_ps: int) -> Flight | None:
-        """Run steps; return the first that ends at or after ``until_ps``, or None when idle."""
+    def _serve_in_turn(self) -> Generator[simpy.Event, None, None]:
+        """Plan a step, run it, deliver its tokens, again."""
+        until_ps = self._world.horizon_ps()
         while True:
             plan = self.scheduler.plan_step()
             if plan is None:
-                return None
-            flight = self._start(plan, until_ps)
-            if flight[2] >= until_ps:
-                return flight
+                yield self._sleep()
+                self.now_ps = int(self._env.now)
+                until_ps = self._world.horizon_ps()
+                continue
+            flight = self._launch(plan, self.now_ps, self.now_ps)
+            if flight.end_ps < until_ps:
+                self._extend(flight, until_ps)
+            if flight.end_ps >= until_ps:
+                yield self._wait(flight.end_ps)
+                until_ps = self._world.horizon_ps()
             self._complete(flight)
 
-    def _start(self, plan: StepPlan, until_ps: int) -> Flight:
-        """Price a planned step, and as many equal ones as are sure to follow it in time."""
-        start_ps, writer = self.now_ps, self.writer
-        writer.new_blocks.append(plan.new_blocks)
-        steps, growth_ps = 1, 0
+    def _serve_ahead(self) -> Generator[simpy.Event, None, None]:
+        """Plan each step when the one before it starts, before its tokens are known.
+
+        vLLM's async scheduling (``EngineCore.step_with_batch_queue``, two steps in flight).
+        """
+        flight: Flight | None = None
+        until_ps = self._world.horizon_ps()
+        while True:
+            if flight is not None and flight.last_start_ps >= until_ps:
+                yield self._wait(flight.last_start_ps)
+                until_ps = self._world.horizon_ps()
+            following = self._plan_ahead(flight)
+            if flight is not None:
+                if flight.end_ps >= until_ps:
+                    yield self._wait(flight.end_ps)
+                    until_ps = self._world.horizon_ps()
+                self._complete(flight)
+            elif following is None:
+                yield self._sleep()
+                self.now_ps = int(self._env.now)
+                until_ps = self._world.horizon_ps()
+            if following is not None and self.now_ps < until_ps:
+                self._extend(following, until_ps)
+            flight = following
+
+    def _plan_ahead(self, flight: Flight | None) -> Flight | None:
+        """Plan the step after ``flight``, at the start of its last step; None if there is none."""
+        planned_ps = start_ps = self.now_ps
+        if flight is not None:
+            planned_ps, start_ps = flight.last_start_ps, flight.end_ps
+            last = self._last_tokens(flight)
+            if last:
+                self._hold(last)
+        plan = self.scheduler.plan_step()
+        return None if plan is None else self._launch(plan, planned_ps, start_ps)
+
+    def _sleep(self) -> simpy.Event:
+        """Return an event that happens when a request is submitted."""
+        self._idle = self._env.event()
+        return self._idle
+
+    def _wait(self, until_ps: int) -> simpy.Event:
+        return _trigger(self._env, self._env.event(), until_ps - int(self._env.now))
+
+    # -- a step begins
+
+    def _launch(self, plan: StepPlan, planned_ps: int, start_ps: int) -> Flight:
+        """Price a planned step and log it."""
+        writer = self.writer
+        flight = Flight(plan, start_ps, self._steps, writer.row_count)
         if plan.prefill:
-            duration_ps = self._pricing.step_ps(plan)
-            end_ps = start_ps + duration_ps
+            duration_ps, growth_ps = self._pricing.step_ps(plan), 0
         elif plan.decode_seqs:
-            context, seqs = plan.decode_context_tokens, plan.decode_seqs
+            context = plan.decode_context_tokens
             line = self._pricing.decode_line(plan.decode_slots, context)
-            base_ps, per_context_ps, context_limit, _ = line
-            duration_ps = base_ps + per_context_ps * context
-            end_ps = start_ps + duration_ps
-            if end_ps < until_ps and self._repeating is not None and duration_ps:
-                growth_ps = per_context_ps * seqs
-                most = min(self._steps_to_finish(), (context_limit - context) // seqs + 1)
-                span_ps = until_ps - start_ps
-                if most > 1 and most * (duration_ps + growth_ps * most) > span_ps:
-                    most = min(most, steps_to_reach(span_ps, duration_ps, growth_ps))
-                if most > 1:
-                    more_blocks = self._repeating.repeat_step(most - 1)
-                    writer.new_blocks.extend(more_blocks)
-                    steps += len(more_blocks)
-                    end_ps = start_ps + stretch_ps(steps, duration_ps, growth_ps)
+            duration_ps = line.base_ps + line.per_context_ps * context
+            growth_ps = line.per_context_ps * plan.decode_seqs
         else:
-            duration_ps, end_ps = 0, start_ps  # requests were preempted, none scheduled
-        self._log(plan, steps, duration_ps, growth_ps)
-        self._steps += steps
+            duration_ps = growth_ps = 0  # requests were preempted, none scheduled
+        flight.duration_ps, flight.growth_ps = duration_ps, growth_ps
+        flight.end_ps = start_ps + duration_ps
+        self._log(flight)
+        self._steps += 1
         if plan.admitted:
             self._note_admissions(plan, start_ps)
         if self._observer is not None:
-            self._observer.on_step(self, plan, start_ps, end_ps)
-        return plan, steps, end_ps
+            self._observer.on_step(self, flight, planned_ps)
+        return flight
+
+    def _extend(self, flight: Flight, until_ps: int) -> None:
+        """Plan more steps like the flight's, as many as are sure to follow it in time.
+
+        A step is planned when the one before it ends, or starts if planned ahead: before
+        ``until_ps``, the next instant at which anything can arrive.
+        """
+        plan, duration_ps, growth_ps = flight.plan, flight.duration_ps, flight.growth_ps
+        if self._repeating is None or plan.prefill or not duration_ps:
+            return
+        context, seqs = plan.decode_context_tokens, plan.decode_seqs
+        line = self._pricing.decode_line(plan.decode_slots, context)
+        most = min(self._steps_to_finish(), (line.context_limit - context) // seqs + 1)
+        span_ps = until_ps - flight.start_ps
+        if most > 1 and most * (duration_ps + growth_ps * most) > span_ps:
+            most = min(most, steps_to_reach(span_ps, duration_ps, growth_ps) + self._ahead)
+        if most <= 1:
+            return
+        if self._ahead and self.scheduler.waiting != plan.waiting:
+            return  # a row has one length of the queue
+        more_blocks = self._repeating.repeat_step(most - 1)
+        if not more_blocks:
+            return
+        if self._ahead:
+            self._note_leavers(flight, more_blocks)
+        self.writer.lengthen_last_row(more_blocks)
+        more = len(more_blocks)
+        self._steps += more
+        flight.steps += more
+        flight.last_start_ps += stretch_ps(more, duration_ps, growth_ps)
+        flight.end_ps = flight.last_start_ps + duration_ps + more * growth_ps
+
+    # -- a step ends
 
     def _complete(self, flight: Flight) -> None:
         """Deliver a flight's tokens: first tokens, finishes, interruptions."""
-        plan, steps, end_ps = flight
+        plan, end_ps = flight.plan, flight.end_ps
+        last_step = flight.first_step + flight.steps - 1
         self.now_ps = end_ps
-        last_step = self._steps - 1
         if plan.preempted:
             self._interrupt_preempted(plan.preempted, last_step)
         finished: list[int] = []
         if plan.decode_seqs:
-            self._ticks += steps
+            self._ticks += flight.steps
             if plan.skipped:
                 self._interrupt_skipped(plan.skipped, last_step)
             if self._gap_since:
-                self._resume_decoding(plan.skipped, self._steps - steps)
+                self._resume_decoding(plan.skipped, flight.first_step)
             due = self._finishing.pop(self._ticks, None)
             if due:
                 finished += due
@@ -186,17 +277,16 @@ class Replica:
                 self._gap_since.setdefault(request, last_step - 1)
         for request in plan.prefill_done:
             self._deliver_prefill(request, end_ps, last_step, finished)
+        writer, scheduler = self.writer, self.scheduler
         if finished:
             self._finish(finished, end_ps, last_step)
-        scheduler = self.scheduler
+            writer.finishes.extend((flight.row, len(finished)))
         scheduler.complete_step(plan, finished)
-        if finished:
-            row = self.writer.row_count - 1
-            self.writer.finishes.extend((row, len(finished), scheduler.free_blocks))
+        writer.free_blocks_end.append(scheduler.free_blocks)
         if self._observer is not None:
             self._observer.on_complete(self, plan, finished)
 
-    # -- details of starting
+    # -- details of beginning
 
     def _steps_to_finish(self) -> int:
         """Return in how many decode steps the next request finishes."""
@@ -205,14 +295,35 @@ class Replica:
             heappop(heap)
         return heap[0] - self._ticks
 
-    def _log(self, plan: StepPlan, steps: int, duration_ps: int, growth_ps: int) -> None:
-        writer = self.writer
+    def _last_tokens(self, flight: Flight) -> list[int]:
+        """Return the requests whose last token the flight's last step samples."""
+        plan, ledger = flight.plan, self.ledger
+        last: list[int] = []
+        if plan.decode_seqs:
+            due = self._finishing.get(self._ticks + flight.steps)
+            if due:
+                last = [request for request in due if request not in plan.skipped]
+        for request in plan.prefill_done:
+            if ledger.generated_tokens[request] + 1 == ledger.stop_tokens[request]:
+                last.append(request)
+        return last
+
+    def _note_leavers(self, flight: Flight, more_blocks: list[int]) -> None:
+        """Account for requests that finished between a row's first plan and its second."""
+        left = flight.plan.running - self.scheduler.running
+        if left:
+            free = self.scheduler.free_blocks + sum(more_blocks)
+            self.writer.leavers.extend((flight.row, left, free - flight.plan.free_blocks))
+
+    def _log(self, flight: Flight) -> None:
+        plan, writer = flight.plan, self.writer
+        writer.new_blocks.append(plan.new_blocks)
         writer.rows.extend(
             (
-                steps,
-                self.now_ps,
-                duration_ps,
-                growth_ps,
+                1,
+                flight.start_ps,
+                flight.duration_ps,
+                flight.growth_ps,
                 plan.decode_seqs,
                 plan.decode_context_tokens,
                 plan.running,
@@ -247,7 +358,7 @@ class Replica:
                 ledger.first_scheduled_ps[request] = start_ps
                 ledger.cached_tokens[request] = cached_tokens
 
-    # -- details of delivering
+    # -- details of ending
 
     def _deliver_prefill(self, request: int, end_ps: int, step: int, finished: list[int]) -> None:
         ledger = self.ledger
@@ -318,6 +429,10 @@ class Replica:
                 f"replica {self.number}: {self.outstanding} requests were never finished: the "
                 f"scheduler planned nothing although {self.scheduler.waiting} wait"
             )
+
+
+def _hold_nothing(requests: list[int]) -> None:
+    raise SimserveError("async scheduling needs a scheduler with a method hold()")
 
 
 def _trigger(env: simpy.Environment, event: simpy.Event, delay_ps: int) -> simpy.Event:

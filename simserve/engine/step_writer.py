@@ -32,38 +32,46 @@ MIXED_COLUMNS = (
     "hit_tokens",
     "preempted",
 )
-FINISH_COLUMNS = ("finished", "free_blocks_end")
+FINISH_COLUMNS = ("finished",)
+LEAVER_COLUMNS = ("left", "given_back")
 
 
 class StepWriter:
     """Collects rows as machine integers; ``log`` turns them into a ``StepLog``."""
 
-    def __init__(self, usable_blocks: int) -> None:
+    def __init__(self, usable_blocks: int, scheduled_ahead: bool) -> None:
         self.usable_blocks = usable_blocks
+        self.scheduled_ahead = scheduled_ahead
         self.row_count = 0
         self.rows = array("q")
+        self.free_blocks_end = array("q")  # per row
         self.mixed = array("q")  # row, then MIXED_COLUMNS
         self.finishes = array("q")  # row, then FINISH_COLUMNS
+        self.leavers = array("q")  # row, then LEAVER_COLUMNS
         self.new_blocks = array("i")
+
+    def lengthen_last_row(self, more_blocks: list[int]) -> None:
+        """Add a step to the last row for each entry, which is the blocks that it takes."""
+        self.rows[-len(ROW_COLUMNS)] += len(more_blocks)
+        self.new_blocks.extend(more_blocks)
 
     def log(self) -> StepLog:
         """Return the finished log."""
         rows = _table(self.rows, len(ROW_COLUMNS))
         columns = {name: rows[i] for i, name in enumerate(ROW_COLUMNS)}
-        new_blocks = np.array(self.new_blocks, dtype=np.int32)
-        _, *mixed = _spread(self.mixed, len(MIXED_COLUMNS), self.row_count)
+        mixed = _spread(self.mixed, len(MIXED_COLUMNS), self.row_count)
         columns.update(zip(MIXED_COLUMNS, mixed, strict=True))
-        has_finish, finished, free_end = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
-        # Where nothing was given back, the blocks free at the end follow from those taken.
-        taken = np.concatenate([[0], np.cumsum(new_blocks, dtype=np.int64)])
-        last = np.cumsum(columns["steps"])
-        later = taken[last] - taken[last - columns["steps"] + 1]
+        (finished,) = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
+        if self.scheduled_ahead:
+            leavers = _spread(self.leavers, len(LEAVER_COLUMNS), self.row_count)
+            columns.update(zip(LEAVER_COLUMNS, leavers, strict=True))
         return StepLog(
             **columns,
             finished=finished,
-            free_blocks_end=np.where(has_finish, free_end, columns["free_blocks"] - later),
-            new_blocks=new_blocks,
+            free_blocks_end=np.array(self.free_blocks_end, dtype=np.int64),
+            new_blocks=np.array(self.new_blocks, dtype=np.int32),
             num_blocks=self.usable_blocks,
+            scheduled_ahead=self.scheduled_ahead,
         )
 
 
@@ -73,9 +81,8 @@ def _table(flat: array[int], width: int) -> npt.NDArray[np.int64]:
 
 
 def _spread(flat: array[int], width: int, rows: int) -> list[npt.NDArray[np.int64]]:
-    """Return a side table as full columns: a 0/1 column of presence, then its values."""
+    """Return a side table as full columns, 0 where it has no entry."""
     table = _table(flat, width + 1)
-    full = np.zeros((width + 1, rows), dtype=np.int64)
-    full[0, table[0]] = 1
-    full[1:, table[0]] = table[1:]
+    full = np.zeros((width, rows), dtype=np.int64)
+    full[:, table[0]] = table[1:]
     return list(full)

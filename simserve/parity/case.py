@@ -21,7 +21,7 @@ from simserve.records.step import StepShape
 RENAMED = {"policy": "scheduling_policy"}
 """Case settings that bear another name here."""
 
-NOT_MODELLED = {"prefill_schedule_interval": 1, "async_scheduling": False}
+NOT_MODELLED = {"prefill_schedule_interval": 1}
 """Settings that a case may only have at this value."""
 
 

@@ -8,6 +8,7 @@ equal the record.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from simserve.engine.cluster import Cluster
-from simserve.engine.replica import Replica, StepObserver
+from simserve.engine.replica import Flight, Replica, StepObserver
 from simserve.parity.case import Case, load_case, load_expected
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.registry import SCHEDULERS
@@ -95,20 +96,19 @@ class CaseWriter:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self._order: list[int] = []
+        self._open: deque[tuple[Record, list[int]]] = deque()  # planned, not completed
 
-    def on_step(self, replica: Replica, plan: StepPlan, start_ps: int, end_ps: int) -> None:
+    def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
         """Note a planned step."""
-        scheduler = replica.scheduler
+        scheduler, plan = replica.scheduler, flight.plan
         scheduled = scheduler.last_scheduled()
-        self._order = [entry.request for entry in scheduled]
         self.records.append(
             {
                 "type": "step",
                 "step": len(self.records),
-                "t_sched": start_ps // PS_PER_NS,
-                "t_start": start_ps // PS_PER_NS,
-                "t_end": end_ps // PS_PER_NS,
+                "t_sched": planned_ps // PS_PER_NS,
+                "t_start": flight.start_ps // PS_PER_NS,
+                "t_end": flight.end_ps // PS_PER_NS,
                 "tokens": sum(entry.new_tokens for entry in scheduled),
                 "ctx": sum(entry.new_tokens + entry.past_tokens for entry in scheduled),
                 "sched": [
@@ -123,11 +123,13 @@ class CaseWriter:
                 "cached": getattr(scheduler, "cached_contents", None),
             }
         )
+        self._open.append((self.records[-1], [entry.request for entry in scheduled]))
 
     def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
         """Note what a delivered step finished."""
-        self.records[-1]["finished"] = sorted(finished, key=self._order.index)
-        self.records[-1]["free_end"] = replica.scheduler.free_blocks
+        record, order = self._open.popleft()
+        record["finished"] = sorted(finished, key=order.index)
+        record["free_end"] = replica.scheduler.free_blocks
 
 
 def _compare_steps(expected: list[Record], got: list[Record]) -> tuple[int, str | None]:

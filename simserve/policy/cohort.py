@@ -1,23 +1,23 @@
 """The chunked-prefill scheduler at a cost per event, not per request and step.
 
-Between events all decoding requests move in lockstep: each gets one token a step. So they
-are a *cohort*: one clock counts its steps, and a decoding request is an offset from it
-(``computed tokens = offset + clock``). The number that needs a new KV block in a step is read
-off a calendar by ``clock mod block_size``. A decode step then costs a few additions whatever
-the batch size, and a stretch of equal steps is planned at once.
+Between events all decoding requests move in lockstep, as a ``DecodeCohort``. A decode step
+then costs a few additions whatever the batch size, and a stretch of equal steps is planned at
+once.
 
 What the calendars cannot answer (budget or blocks run out) is decided by walking the
 running requests in the order in which vLLM does: ``_walk_running``. The schedule equals
 ``PlainScheduler``'s, step for step; a property test holds both to that.
+
+With async scheduling a step is planned while the one before it runs. A decoding request then
+usually has a token *in flight*: sampled by that step, not delivered. Its content is not known
+yet, so a block that it fills is published one step later than otherwise.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
-
+from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
 from simserve.policy.limits import SchedulerLimits
-from simserve.policy.prefix_runs import BlockTable, Edge, Hit, RunPool
+from simserve.policy.prefix_runs import Hit, RunPool
 from simserve.policy.scheduler import (
     Admission,
     PlannedPrefill,
@@ -25,46 +25,9 @@ from simserve.policy.scheduler import (
     Scheduled,
     StepPlan,
 )
+from simserve.policy.waiting_queue import FcfsQueue, PriorityQueue, WaitingQueue
 
-
-class CohortRequest(BlockTable):
-    """What the scheduler remembers of a request: its blocks, and how far it is.
-
-    While it decodes, ``offset`` stands for ``computed`` and ``known``: see the module.
-    """
-
-    __slots__ = (
-        "admission",
-        "computed",
-        "decoding",
-        "known",
-        "offset",
-        "preempted",
-        "request",
-        "stream",
-        "unseen_output",
-        "view",
-    )
-
-    def __init__(self, view: RequestView, root: Edge, caching: bool) -> None:
-        self.entries = []
-        self.published = 0
-        self.tip = root
-        self.view = view
-        self.request = view.request
-        self.known = view.prompt_tokens
-        self.stream = stream = view.stream
-        self.computed = 0
-        self.offset = 0
-        self.admission = 0  # running number of its last admission
-        self.decoding = False
-        self.preempted = False
-        # Blocks of generated tokens may be published late if nobody can look for them.
-        self.unseen_output = stream.private_output or not caching
-
-    def __lt__(self, other: CohortRequest) -> bool:
-        return self.view[3:] < other.view[3:]  # priority, arrival, id
-
+NOTHING = StepPlan()
 
 Chunk = tuple[CohortRequest, int]
 """A request with prompt left to compute, and how many tokens of it this step computes."""
@@ -77,27 +40,24 @@ class CohortScheduler:
         self.limits = limits
         self.pool = RunPool(limits.usable_blocks, limits.block_size)
         self._caching = limits.enable_prefix_caching
+        self._ahead = limits.async_scheduling
         self._priority = limits.scheduling_policy == "priority"
         self._max_running = limits.max_running
         self._watermark_blocks = limits.watermark_blocks
         self._block_size = limits.block_size
-        self._waiting: deque[CohortRequest] | list[CohortRequest] = (
-            [] if self._priority else deque()
+        self._waiting: WaitingQueue[CohortRequest] = (
+            PriorityQueue() if self._priority else FcfsQueue()
         )
         self._running: dict[int, CohortRequest] = {}  # in order of admission
         self._prefilling: list[CohortRequest] = []  # those of them with prompt left to compute
         self._head_is_blocked = False
         self._admissions = 0
-        self._clock = 0
-        self._decoding = 0
-        self._offset_sum = 0
-        # New blocks needed when clock mod block_size is p, twice over so that slices wrap.
-        self._needs = [0] * (2 * limits.block_size)
-        # Requests whose generated blocks others may look for, by the phase that fills a block.
-        self._seen: list[dict[int, CohortRequest]] = [{} for _ in range(limits.block_size)]
-        self._seen_count = 0
-        self._plan = StepPlan()
+        self._cohort = DecodeCohort(limits.block_size)
         self._decode_plan = StepPlan()
+        self._plan = NOTHING  # the last planned step
+        self._in_flight = NOTHING  # the step before it, if not completed when it was planned
+        self._open = 0  # steps planned and not completed
+        self._stale: list[tuple[CohortRequest, bool]] = []  # and whether a token will come
 
     @property
     def running(self) -> int:
@@ -121,18 +81,26 @@ class CohortScheduler:
             return 0
         late = 0
         for request in self._running.values():
-            if request.decoding and request.unseen_output:
-                filled = (request.offset + self._clock) // self._block_size
-                late += filled - request.published
+            if request.unseen_output and (request.decoding or request.held):
+                computed = request.computed
+                if request.decoding:
+                    computed = request.offset + self._cohort.clock
+                full = (computed - self._had_token_in_flight(request)) // self._block_size
+                late += max(full - request.published, 0)
         return self.pool.cached_contents + late
+
+    def _had_token_in_flight(self, request: CohortRequest) -> bool:
+        """Return whether a sampled token was in flight when the last step was planned."""
+        plan, number = self._in_flight, request.request
+        if number in plan.prefill_done or request.held:
+            return True
+        return plan.decode_seqs > 0 and number not in plan.skipped
 
     def add(self, request: RequestView) -> None:
         """Put an arriving request into the waiting queue."""
         state = CohortRequest(request, self.pool.root, self._caching)
-        if isinstance(self._waiting, deque):
-            self._waiting.append(state)
-        else:
-            insort(self._waiting, state)
+        self._waiting.append(state)
+        if self._priority:
             self._head_is_blocked = False
 
     # -- one decision
@@ -140,84 +108,100 @@ class CohortScheduler:
     def plan_step(self) -> StepPlan | None:
         """Decide the next step and take its KV blocks; None if nothing can be done."""
         waiting = self._waiting
-        if self._prefilling or (
-            waiting
-            and len(self._running) < self._max_running
-            and (
-                not self._head_is_blocked
-                or (self._seen_count and self._seen[self._clock % self._block_size])
-            )
-        ):
+        self._in_flight = self._plan if self._open else NOTHING
+        if self._prefilling or (waiting and self._may_admit()):
             return self._plan_mixed()
-        decoding = self._decoding
+        cohort, pool = self._cohort, self.pool
+        decoding = cohort.size
         if not decoding:
             return None
-        pool = self.pool
-        needed = self._needs[self._clock % self._block_size]
+        needed = cohort.needs[cohort.clock % self._block_size]
         if needed > pool.free or decoding > self.limits.max_num_batched_tokens:
             return self._plan_mixed()
         self._tick(needed)
         plan = self._plan = self._decode_plan
+        self._open += 1
         plan.decode_seqs = plan.decode_slots = decoding
-        plan.decode_context_tokens = self._offset_sum + decoding * self._clock
+        plan.decode_context_tokens = cohort.offset_sum + decoding * cohort.clock
         plan.new_blocks = needed
         plan.running, plan.waiting = len(self._running), len(waiting)
         plan.free_blocks = pool.free
         return plan
 
+    def _may_admit(self) -> bool:
+        """Return whether the head of the waiting queue could be admitted now."""
+        if len(self._running) >= self._max_running:
+            return False
+        # A block that a running request publishes now could be the one that the head can share.
+        return not self._head_is_blocked or self._cohort.seen_count > 0
+
     def repeat_step(self, most: int) -> list[int]:
         """Plan up to ``most`` more steps like the last one; return the blocks that each takes."""
-        decoding, pool, size = self._decoding, self.pool, self._block_size
-        if self._plan is not self._decode_plan:
+        if self._plan is not self._decode_plan or (self._waiting and self._may_admit()):
             return []
-        if self._seen_count:
-            return self._repeat_one_by_one(most)
-        phase = self._clock % size
-        if pool.free >= decoding:
-            most = min(most, pool.free // decoding * size)  # each needs one in ``size`` steps
+        self._in_flight = self._plan if self._ahead else NOTHING
+        cohort = self._cohort
+        needed = cohort.needed_blocks_of(cohort.steps_within(self.pool.free, most))
+        if cohort.seen_count:
+            for blocks in needed:
+                self._tick(blocks)
         else:
-            most = self._steps_until_short(min(most, size))
-        cycles, rest = divmod(most, size)
-        taken = self._needs[phase : phase + rest]
-        if cycles:
-            taken = self._needs[phase : phase + size] * cycles + taken
-        total = sum(taken)
-        if total:
-            pool.take(total)
-        self._clock += most
-        return taken
+            total = sum(needed)
+            if total:
+                self.pool.take(total)
+            cohort.clock += len(needed)
+        return needed
 
-    def _steps_until_short(self, most: int) -> int:
-        phase, free = self._clock % self._block_size, self.pool.free
-        for steps in range(most):
-            free -= self._needs[phase + steps]
-            if free < 0:
-                return steps
-        return most
-
-    def _repeat_one_by_one(self, most: int) -> list[int]:
-        if self._waiting:
-            return []  # a block published in between could change what the head can share
-        taken: list[int] = []
-        while len(taken) < most:
-            needed = self._needs[self._clock % self._block_size]
-            if needed > self.pool.free:
-                break
-            self._tick(needed)
-            taken.append(needed)
-        return taken
+    def hold(self, requests: list[int]) -> None:
+        """Plan nothing more for running requests whose last token is in flight."""
+        for number in requests:
+            request = self._running.get(number)
+            if request is not None and request.decoding:
+                self._cohort.leave(request)
+                request.held = True
+                self._head_is_blocked = False  # there is budget for one more
 
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
-        """Learn that a step's tokens were delivered, and which requests they finished."""
+        """Learn that the oldest open step's tokens were delivered, and whom they finished."""
+        self._open -= 1
+        if self._open and self._cohort.seen_count:
+            self._publish_missed()
+        if self._stale:
+            self._deliver_stale(finished)
         if not finished:
             return
-        done = [self._running[number] for number in finished]
+        running = self._running
+        done = [running[number] for number in finished if number in running]
         if len(done) > 1:
             done.sort(key=_admission)
         for request in done:
-            del self._running[request.request]
-            self._leave_cohort(request)
-            self._release(request, request.computed)
+            del running[request.request]
+            if request.decoding:
+                self._cohort.leave(request)
+            self._release(request, request.computed, request.computed)
+        self._head_is_blocked = False
+
+    def _deliver_stale(self, finished: list[int]) -> None:
+        """Deliver to requests that were preempted with tokens in flight."""
+        for request, token in self._stale:
+            request.stale = False
+            request.known += token
+            if request.request in finished:
+                self._waiting.remove(request)
+        self._stale.clear()
+        self._head_is_blocked = False
+
+    def _publish_missed(self) -> None:
+        """Publish what a token fills that is delivered while its request sits out a step."""
+        plan = self._plan
+        if plan.decode_seqs and not plan.skipped:
+            return
+        missed = self._cohort.all_seen()
+        if plan.decode_seqs:
+            missed = [request for request in missed if request.request in plan.skipped]
+        for request in sorted(missed, key=_admission):
+            full = (request.offset + self._cohort.clock) // self._block_size
+            self.pool.publish(request, request.stream, full)
         self._head_is_blocked = False
 
     def last_scheduled(self) -> list[Scheduled]:
@@ -231,7 +215,7 @@ class CohortScheduler:
                 _, new_tokens, past = chunks[number]
                 entries.append(Scheduled(number, new_tokens, past, False))
             elif request.decoding and plan.decode_seqs and number not in skipped:
-                entries.append(Scheduled(number, 1, request.offset + self._clock - 1, True))
+                entries.append(Scheduled(number, 1, request.offset + self._cohort.clock - 1, True))
         return entries
 
     # -- the cohort
@@ -240,60 +224,38 @@ class CohortScheduler:
         """Let every decoding request compute one token; ``needed`` new blocks."""
         if needed:
             self.pool.take(needed)
-        clock = self._clock
-        if self._seen_count:
-            filling = self._seen[clock % self._block_size]
-            if filling:
-                for request in sorted(filling.values(), key=_admission):
-                    full = (request.offset + clock + 1) // self._block_size
-                    self.pool.publish(request, request.stream, full)
-                self._head_is_blocked = False
-        self._clock = clock + 1
+        if self._cohort.seen_count:
+            for request, tokens in self._filling():
+                self.pool.publish(request, request.stream, tokens // self._block_size)
+        self._cohort.clock += 1
 
-    def _join_cohort(self, request: CohortRequest) -> None:
-        request.decoding = True
-        request.offset = request.computed - self._clock
-        self._decoding += 1
-        self._enter_calendars(request)
-
-    def _leave_cohort(self, request: CohortRequest) -> None:
-        """Make ``computed`` and ``known`` explicit again."""
-        self._leave_calendars(request)
-        self._decoding -= 1
-        request.decoding = False
-        request.computed = request.offset + self._clock
-        request.known = request.computed + 1
-
-    def _enter_calendars(self, request: CohortRequest) -> None:
-        size = self._block_size
-        phase = -request.offset % size
-        self._needs[phase] += 1
-        self._needs[phase + size] += 1
-        self._offset_sum += request.offset
-        if not request.unseen_output:
-            self._seen[phase - 1][request.request] = request
-            self._seen_count += 1
-
-    def _leave_calendars(self, request: CohortRequest) -> None:
-        size = self._block_size
-        phase = -request.offset % size
-        self._needs[phase] -= 1
-        self._needs[phase + size] -= 1
-        self._offset_sum -= request.offset
-        if not request.unseen_output:
-            del self._seen[phase - 1][request.request]
-            self._seen_count -= 1
+    def _filling(self) -> list[tuple[CohortRequest, int]]:
+        """Return who could publish a block in this tick, and how many of its tokens are known."""
+        cohort, in_flight = self._cohort, self._in_flight
+        clock = cohort.clock
+        everyone = in_flight.decode_seqs > 0 and not in_flight.skipped
+        if self._ahead and not everyone:
+            found = [
+                (r, r.offset + clock + 1 - self._had_token_in_flight(r)) for r in cohort.all_seen()
+            ]
+        else:
+            # With a token in flight for everyone a block is published when the next is begun.
+            phase = (clock + 1 - self._ahead) % self._block_size
+            tokens = clock + 1 - self._ahead
+            found = [(r, r.offset + tokens) for r in cohort.seen[phase].values()]
+        return sorted(found, key=lambda entry: entry[0].admission) if len(found) > 1 else found
 
     # -- steps with prefill, or under pressure
 
     def _plan_mixed(self) -> StepPlan | None:
         plan = StepPlan()
         free_before = self.pool.free
-        self._plan = plan
         chunks: list[Chunk] = []
         self._decide(plan, chunks)
         if not chunks and not plan.decode_seqs and not plan.preempted:
             return None
+        self._plan = plan
+        self._open += 1
         if not plan.preempted:
             plan.new_blocks = free_before - self.pool.free
         self._settle(plan, chunks)
@@ -323,10 +285,10 @@ class CohortScheduler:
 
     def _plan_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
         """Give the running their tokens; return what is left of the budget."""
-        size, clock, pool = self._block_size, self._clock, self.pool
-        decoding = self._decoding
+        size, pool, cohort = self._block_size, self.pool, self._cohort
+        decoding = cohort.size
         budget = self.limits.max_num_batched_tokens - decoding
-        needed = self._needs[clock % size]
+        needed = decode_blocks = cohort.needed_blocks()
         for request in self._prefilling:
             wanted = request.known - request.computed
             if cap is not None and wanted > cap:
@@ -337,13 +299,13 @@ class CohortScheduler:
             budget -= wanted
             needed += -(-(request.computed + wanted) // size) + request.computed // -size
             chunks.append((request, wanted))
-        publishing = chunks and self._seen_count and self._seen[clock % size]
+        publishing = chunks and cohort.seen_count and self._filling()
         if needed > pool.free or budget < 0 or publishing:
             return self._walk_running(plan, chunks, cap)
         if decoding:
-            self._tick(self._needs[clock % size])
+            self._tick(decode_blocks)
             plan.decode_seqs = plan.decode_slots = decoding
-            plan.decode_context_tokens = self._offset_sum + decoding * self._clock
+            plan.decode_context_tokens = cohort.context_tokens
         if chunks and not chunks[-1][1]:
             chunks.pop()
         for request, tokens in chunks:
@@ -374,8 +336,12 @@ class CohortScheduler:
         limits, pool, waiting, size = self.limits, self.pool, self._waiting, self._block_size
         running, caching, max_running = self._running, self._caching, self._max_running
         hit: Hit = []
+        passed_over: list[CohortRequest] = []
         while budget > 0 and waiting and len(running) < max_running:
             request = waiting[0]
+            if request.stale:  # keeps its place, but waits for its token
+                passed_over.append(waiting.take())
+                continue
             known = request.known
             if caching and not (request.stream.private and not request.preempted):
                 hit, blocks, unused = pool.lookup(request.stream, (known - 1) // size)
@@ -395,10 +361,7 @@ class CohortScheduler:
                 break
             if -(-(cached + wanted) // size) > room:
                 break
-            if isinstance(waiting, deque):
-                waiting.popleft()
-            else:
-                waiting.pop(0)
+            waiting.take()
             if blocks:
                 pool.share(request, hit)
             request.computed = cached
@@ -410,6 +373,8 @@ class CohortScheduler:
             self._extend(request, wanted)
             chunks.append((request, wanted))
             budget -= wanted
+        for request in reversed(passed_over):
+            waiting.put_back(request)
 
     def _settle(self, plan: StepPlan, chunks: list[Chunk]) -> None:
         for request, tokens in chunks:
@@ -419,19 +384,21 @@ class CohortScheduler:
             if request.computed == request.known:
                 plan.prefill_done.append(request.request)
                 self._prefilling.remove(request)
-                self._join_cohort(request)
+                self._cohort.join(request)
 
     # -- where calendars do not suffice: request by request
 
     def _walk_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
         budget = self.limits.max_num_batched_tokens
-        size, clock, pool = self._block_size, self._clock, self.pool
+        size, clock, pool = self._block_size, self._cohort.clock, self.pool
         planned: dict[CohortRequest, int] = {}
         missed: list[CohortRequest] = []
         chunks.clear()
         for request in list(self._running.values()):
             if request.request not in self._running:
                 continue  # preempted by a request before it
+            if request.held:
+                continue
             if budget <= 0:
                 if request.decoding:
                     missed.append(request)
@@ -456,7 +423,10 @@ class CohortScheduler:
                 if new_blocks:
                     pool.take(new_blocks)
                 if self._caching and not (request.decoding and request.unseen_output):
-                    pool.publish(request, request.stream, total // size)
+                    known = total
+                    if request.decoding and self._had_token_in_flight(request):
+                        known -= 1
+                    pool.publish(request, request.stream, known // size)
                 planned[request] = wanted
                 budget -= wanted
                 continue
@@ -477,15 +447,15 @@ class CohortScheduler:
         chunks.extend((r, tokens) for r, tokens in planned.items() if not r.decoding)
         if not decoding:
             return
-        self._clock += 1
+        self._cohort.clock += 1
         for request in missed:
             if request.decoding:
-                self._leave_calendars(request)
-                request.offset -= 1
-                self._enter_calendars(request)
+                self._cohort.miss(request)
                 plan.skipped.append(request.request)
         plan.decode_seqs = plan.decode_slots = len(decoding)
-        plan.decode_context_tokens = sum(r.offset for r in decoding) + len(decoding) * self._clock
+        plan.decode_context_tokens = (
+            sum(r.offset for r in decoding) + len(decoding) * self._cohort.clock
+        )
 
     def _choose_victim(self) -> CohortRequest:
         if self._priority:
@@ -494,25 +464,32 @@ class CohortScheduler:
 
     def _preempt(self, request: CohortRequest, planned_tokens: int) -> int:
         """Take everything from a running request; return the budget it gives back."""
+        samples = request.decoding or request.held
+        token_in_flight = samples and self._had_token_in_flight(request)
         if request.decoding:
-            self._leave_cohort(request)
-        else:
+            self._cohort.leave(request)
+        elif not request.held:
             self._prefilling.remove(request)
+        if samples:
+            request.known = request.computed + 1 - token_in_flight
         del self._running[request.request]
-        self._release(request, request.computed + planned_tokens)
+        tokens = request.computed + planned_tokens
+        self._release(request, tokens, tokens - token_in_flight)
         request.computed = 0
+        request.held = False
         request.preempted = True
-        if isinstance(self._waiting, deque):
-            self._waiting.appendleft(request)
-        else:
-            insort(self._waiting, request)
+        number = request.request
+        if token_in_flight or any(chunk.request == number for chunk in self._in_flight.prefill):
+            request.stale = True
+            self._stale.append((request, token_in_flight))
+        self._waiting.put_back(request)
         return planned_tokens
 
-    def _release(self, request: CohortRequest, tokens: int) -> None:
-        """Give back the blocks that hold ``tokens`` tokens."""
-        held = -(-tokens // self._block_size)
+    def _release(self, request: CohortRequest, held_tokens: int, known_tokens: int) -> None:
+        """Give back the blocks of ``held_tokens`` tokens, of which some are not known yet."""
+        held = -(-held_tokens // self._block_size)
         if self._caching:
-            full = tokens // self._block_size
+            full = max(known_tokens // self._block_size, request.published)
             self.pool.publish(request, request.stream, full)
             self.pool.release(request, held - full)
         else:

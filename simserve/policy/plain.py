@@ -3,10 +3,16 @@
 There is no prefill phase and no decode phase: each request has known tokens and computed
 tokens, and every step lets requests catch up, within one token budget, the running first.
 This is the oracle of the fast ``CohortScheduler``, and the class to subclass for a policy of
-one's own. The rules are vLLM 0.33.0's (``v1/core/sched/scheduler.py``), synchronous.
+one's own. The rules are vLLM 0.33.0's (``v1/core/sched/scheduler.py``).
+
+With async scheduling a step is planned before the tokens of the one before it are known. A
+token that is sampled but not delivered is a *placeholder*: it counts as known where the next
+token is planned, but has no content yet.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.plain_blocks import PlainBlocks
@@ -31,11 +37,19 @@ class PlainRequest:
         self.published_blocks = 0
         self.contents: list[int] = []  # of its full blocks, chained
         self.preemptions = 0
+        self.placeholders = 0  # tokens sampled, not delivered
+        self.tokens_in_flight = 0  # tokens of planned steps that are not delivered
+        self.stale_tokens = 0  # those of them that were in flight at a preemption
+        self.held = False  # its last token is in flight: nothing more to plan
 
     @property
     def rank(self) -> tuple[int, int, str]:
         """Place in a priority queue: smaller is better."""
         return (self.view.priority, self.view.arrival_ps, self.view.request_id)
+
+
+InFlight = tuple[PlainRequest, int, bool]
+"""A request in a planned step: its tokens, and whether the last of them samples a new one."""
 
 
 class PlainScheduler:
@@ -46,9 +60,9 @@ class PlainScheduler:
         self.pool = PlainBlocks(limits.usable_blocks)
         self.waiting_queue: list[PlainRequest] = []
         self.running_queue: list[PlainRequest] = []  # in order of admission
-        self._requests: dict[int, PlainRequest] = {}
         self._content_ids: dict[tuple[int, tuple[int, ...]], int] = {}
         self._last: list[Scheduled] = []
+        self._in_flight: deque[list[InFlight]] = deque()  # per planned step
 
     @property
     def running(self) -> int:
@@ -77,7 +91,6 @@ class PlainScheduler:
     def add(self, request: RequestView) -> None:
         """Put an arriving request into the waiting queue."""
         state = PlainRequest(request)
-        self._requests[request.request] = state
         self.enqueue(state)
 
     # -- one decision
@@ -101,18 +114,33 @@ class PlainScheduler:
         plan.free_blocks = self.pool.free
         return plan
 
+    def hold(self, requests: list[int]) -> None:
+        """Plan nothing more for running requests whose last token is in flight."""
+        for request in self.running_queue:
+            if request.view.request in requests:
+                request.held = True
+
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
-        """Learn that a step's tokens were delivered, and which requests they finished."""
-        done = set(finished)
-        for entry in self._last:
-            request = self._requests[entry.request]
-            if request.prefilling:
+        """Learn that the oldest open step's tokens were delivered, and whom they finished."""
+        for request, tokens, samples in self._in_flight.popleft():
+            request.tokens_in_flight -= tokens
+            stale = request.stale_tokens > 0
+            if stale:
+                request.stale_tokens -= tokens
+            if not samples:
                 continue
             request.known_tokens += 1
-            if entry.request in done:
-                self.pool.give_back(request.blocks)
-                self.running_queue.remove(request)
-                del self._requests[entry.request]
+            if request.placeholders and not stale:
+                request.placeholders -= 1
+                if self.limits.enable_prefix_caching and request in self.running_queue:
+                    self._publish_up_to(request, request.computed_tokens - request.tokens_in_flight)
+            if request.view.request in finished:
+                self._forget(request)
+
+    def _forget(self, request: PlainRequest) -> None:
+        self.pool.give_back(request.blocks)
+        in_running = request in self.running_queue
+        (self.running_queue if in_running else self.waiting_queue).remove(request)
 
     # -- rules that a subclass may replace
 
@@ -154,9 +182,9 @@ class PlainScheduler:
         for request in list(self.running_queue):
             if budget <= 0:
                 break
-            if request in gone:
+            if request in gone or request.held:
                 continue
-            wanted = request.known_tokens - request.computed_tokens
+            wanted = request.known_tokens + request.placeholders - request.computed_tokens
             if cap is not None:
                 wanted = min(wanted, cap)
             wanted = min(wanted, budget, self.limits.max_model_len - 1 - request.computed_tokens)
@@ -184,6 +212,9 @@ class PlainScheduler:
         request.computed_tokens = 0
         request.prefilling = True
         request.preemptions += 1
+        request.placeholders = 0
+        request.stale_tokens = request.tokens_in_flight
+        request.held = False
         self.running_queue.remove(request)
         self.enqueue(request)
 
@@ -192,9 +223,13 @@ class PlainScheduler:
     def _plan_waiting(
         self, tokens: dict[PlainRequest, int], plan: StepPlan, cap: int | None, budget: int
     ) -> None:
-        limits = self.limits
-        while budget > 0 and self.waiting_queue and len(self.running_queue) < limits.max_running:
-            request = self.waiting_queue[0]
+        limits, queue = self.limits, self.waiting_queue
+        passed_over: list[PlainRequest] = []
+        while budget > 0 and queue and len(self.running_queue) < limits.max_running:
+            request = queue[0]
+            if request.stale_tokens:  # keeps its place, but waits for its token
+                passed_over.append(queue.pop(0))
+                continue
             hits = self._hits(request)
             cached_tokens = len(hits) * limits.block_size
             wanted = request.known_tokens - cached_tokens
@@ -205,7 +240,7 @@ class PlainScheduler:
             wanted = min(wanted, budget)
             if not self._allocate(request, wanted, hits, admission=True):
                 break
-            self.waiting_queue.pop(0)
+            queue.pop(0)
             self.running_queue.append(request)
             request.computed_tokens = cached_tokens
             plan.admitted.append(
@@ -213,16 +248,24 @@ class PlainScheduler:
             )
             tokens[request] = wanted
             budget -= wanted
+        queue[:0] = passed_over
 
     def _settle(
         self, tokens: dict[PlainRequest, int], plan: StepPlan, decoding: list[PlainRequest]
     ) -> None:
         was_decoding = set(decoding)
         self._last = []
+        in_flight: list[InFlight] = []
+        self._in_flight.append(in_flight)
         for request, new_tokens in tokens.items():
             past = request.computed_tokens
             request.computed_tokens += new_tokens
-            request.prefilling = request.computed_tokens < request.known_tokens
+            request.tokens_in_flight += new_tokens
+            known = request.known_tokens + request.placeholders
+            request.prefilling = request.computed_tokens < known
+            in_flight.append((request, new_tokens, not request.prefilling))
+            if self.limits.async_scheduling and not request.prefilling:
+                request.placeholders += 1
             number = request.view.request
             decode = request in was_decoding
             self._last.append(Scheduled(number, new_tokens, past, decode))
@@ -236,7 +279,9 @@ class PlainScheduler:
         plan.decode_slots = plan.decode_seqs
         if plan.decode_seqs:
             plan.skipped = [
-                r.view.request for r in self.running_queue if r in was_decoding and r not in tokens
+                r.view.request
+                for r in self.running_queue
+                if r in was_decoding and r not in tokens and not r.held
             ]
 
     # -- blocks
@@ -271,10 +316,11 @@ class PlainScheduler:
         request.published_blocks = max(request.published_blocks, len(hits))
         request.blocks += pool.take(max(-(-total // size) - len(request.blocks), 0))
         if limits.enable_prefix_caching:
-            self._publish(request, min(computed + new_tokens, request.known_tokens) // size)
+            self._publish_up_to(request, computed + new_tokens)
         return True
 
-    def _publish(self, request: PlainRequest, full_blocks: int) -> None:
+    def _publish_up_to(self, request: PlainRequest, tokens: int) -> None:
+        full_blocks = min(tokens, request.known_tokens) // self.limits.block_size
         self._know_contents(request, full_blocks)
         for k in range(request.published_blocks, full_blocks):
             self.pool.publish(request.blocks[k], request.contents[k])

@@ -114,11 +114,26 @@ class Scheduler(Protocol):
         ...
 
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
-        """Learn that a step's tokens were delivered, and which requests they finished."""
+        """Learn that a step's tokens were delivered, and which requests they finished.
+
+        With async scheduling the next step is planned by then; steps complete in order.
+        """
         ...
 
     def last_scheduled(self) -> list[Scheduled]:
         """Return the last planned step request by request, in the order of scheduling."""
+        ...
+
+
+class AheadScheduler(Scheduler, Protocol):
+    """A scheduler that can plan a step before the tokens of the one before are known."""
+
+    def hold(self, requests: list[int]) -> None:
+        """Plan nothing more for these requests, running or not: their last token is in flight.
+
+        vLLM's async scheduler knows this from ``max_tokens``; a request that is preempted
+        after all (it is not running any more) is not meant.
+        """
         ...
 
 

@@ -47,6 +47,11 @@ class StepLog:
     free_blocks_end: IntArray  # after the output of the row's last step
     new_blocks: npt.NDArray[np.int32]  # [all steps]: blocks taken in each step
     num_blocks: int  # usable KV blocks of the replica
+    scheduled_ahead: bool = False  # each step is planned when the one before it starts
+    # Requests that leave after a row's first step is planned and before its second is, and the
+    # blocks that they give back. Only where steps are planned ahead; None: nobody.
+    left: IntArray | None = None
+    given_back: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -82,7 +87,10 @@ class StepLog:
         """Return the free blocks after scheduling every step: ``int64[total_steps]``."""
         taken = np.cumsum(self.new_blocks, dtype=np.int64)
         at_first = taken[np.cumsum(self.steps) - self.steps]
-        return np.repeat(self.free_blocks + at_first, self.steps) - taken
+        free = np.repeat(self.free_blocks + at_first, self.steps) - taken
+        if self.given_back is not None:
+            free += np.where(self.step_in_row() > 0, np.repeat(self.given_back, self.steps), 0)
+        return free
 
     def expand(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the log with one entry per step, as columns of ``int64[total_steps]``."""
@@ -108,8 +116,11 @@ class StepLog:
             "waiting",
         ):
             columns[name] = getattr(self, name)[row]
+        if self.left is not None:
+            columns["running"] = columns["running"] - np.where(j > 0, self.left[row], 0)
         columns["finished"] = np.where(last, self.finished[row], 0)
-        columns["free_blocks_end"] = np.where(
-            last, self.free_blocks_end[row], columns["free_blocks"]
-        )
+        # A step's output is processed after the next step is planned, if that happens ahead.
+        free = columns["free_blocks"]
+        inner = np.append(free[1:], 0) if self.scheduled_ahead else free
+        columns["free_blocks_end"] = np.where(last, self.free_blocks_end[row], inner)
         return columns

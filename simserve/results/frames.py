@@ -8,7 +8,7 @@ one, whatever stretches the engine priced at once, because that is how they are 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,11 @@ def _parts(log: StepLog) -> Iterator[tuple[int, StepLog]]:
 
 
 def _rows_of(log: StepLog, row: int, next_row: int, step: int, next_step: int) -> StepLog:
+    columns = {field.name: getattr(log, field.name) for field in fields(log)}
     changes: dict[str, Any] = {
-        field.name: getattr(log, field.name)[row:next_row]
-        for field in fields(log)
-        if field.name not in ("new_blocks", "num_blocks")
+        name: column[row:next_row]
+        for name, column in columns.items()
+        if name != "new_blocks" and isinstance(column, np.ndarray)
     }
     return replace(log, **changes, new_blocks=log.new_blocks[step:next_step])
 
@@ -161,7 +162,7 @@ _NO_STEPS = StepLog(
     **{
         field.name: np.zeros(0, np.int64)
         for field in fields(StepLog)
-        if field.name not in ("new_blocks", "num_blocks")
+        if field.default is MISSING and field.name not in ("new_blocks", "num_blocks")
     },
     new_blocks=np.zeros(0, np.int32),
     num_blocks=0,

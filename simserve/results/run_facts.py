@@ -135,7 +135,8 @@ def _arrivals(workload: WorkloadSpec) -> tuple[float | str | None, float | str |
         return "inf", 1.0
     if arrivals.process == "constant":
         return arrivals.rate_per_s, "inf"
-    return arrivals.rate_per_s, arrivals.burstiness or 1.0
+    rate = "inf" if arrivals.ramp_up is not None else arrivals.rate_per_s  # as vLLM writes a ramp
+    return rate, arrivals.burstiness or 1.0
 
 
 def _traffic(workload: WorkloadSpec) -> str:
@@ -144,6 +145,8 @@ def _traffic(workload: WorkloadSpec) -> str:
     arrivals = workload.arrivals
     if arrivals is None or arrivals.process == "all-at-once":
         return "all at once"
+    if arrivals.rate_per_s is None:
+        return f"{arrivals.process} arrivals at changing rates"
     return f"{arrivals.process} arrivals at {arrivals.rate_per_s:g}/s"
 
 

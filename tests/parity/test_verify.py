@@ -16,7 +16,7 @@ from simserve.policy.plain import PlainScheduler
 from simserve.policy.scheduler import StepPlan
 
 OPEN_CASES = Path(__file__).parents[2].parent / "shared" / "oracle" / "open"
-SYNCHRONOUS = (
+OPEN = (
     "o01-hand-chunked",
     "o02-hand-prefix",
     "o03-hand-preempt",
@@ -28,6 +28,7 @@ SYNCHRONOUS = (
     "o09-shared-system-prompts",
     "o10-multi-turn",
     "o11-priority",
+    "o12-async",
 )
 
 
@@ -40,14 +41,16 @@ def open_case(name: str) -> Path:
     pytest.skip(f"recorded schedules are not here: {OPEN_CASES}")
 
 
-@pytest.mark.parametrize("name", SYNCHRONOUS)
+@pytest.mark.parametrize("name", OPEN)
 def test_the_fast_scheduler_repeats_every_recorded_step(name: str) -> None:
     report = verify_case(open_case(name))
     assert report == CaseReport(name, report.steps, 0)
     assert report.steps > 0
 
 
-@pytest.mark.parametrize("name", ["o02-hand-prefix", "o06-kv-pressure", "o11-priority"])
+@pytest.mark.parametrize(
+    "name", ["o02-hand-prefix", "o06-kv-pressure", "o11-priority", "o12-async"]
+)
 def test_the_plain_scheduler_repeats_every_recorded_step(name: str) -> None:
     assert verify_case(open_case(name), PlainScheduler).same
 
@@ -63,7 +66,7 @@ class ForgetsTheBudget(CohortScheduler):
     """Admits as if decoding requests cost no budget: wrong."""
 
     def _plan_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
-        return super()._plan_running(plan, chunks, cap) + self._decoding
+        return super()._plan_running(plan, chunks, cap) + self._cohort.size
 
 
 class SharesNothing(CohortScheduler):
@@ -81,7 +84,7 @@ class CountsABlockLess(CohortScheduler):
     """Believes that a stretch takes no blocks: wrong only in stretches."""
 
     def repeat_step(self, most: int) -> list[int]:
-        self._clock += most
+        self._cohort.clock += most
         return [0] * most
 
 
@@ -171,9 +174,7 @@ def test_a_broken_case_file_is_refused_by_name(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "setting", [{"async_scheduling": True}, {"prefill_schedule_interval": 2}, {"speculation": 3}]
-)
+@pytest.mark.parametrize("setting", [{"prefill_schedule_interval": 2}, {"speculation": 3}])
 def test_a_setting_that_is_not_modelled_is_refused(tmp_path: Path, setting: dict[str, int]) -> None:
     path = tmp_path / "x.case.json"
     case = {**HAND_CASE, "scheduler": {**HAND_CASE["scheduler"], **setting}}  # type: ignore[dict-item]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from simserve.engine.invariants import LawChecker
-from simserve.engine.replica import Replica
+from simserve.engine.replica import Flight, Replica
 from simserve.parity.case import Case
 from simserve.parity.verify import serve_case
 from simserve.policy.batching import ContinuousScheduler, StaticScheduler
@@ -49,7 +49,8 @@ class BatchWatcher:
         self.late: list[int] = []
         self.idle_slots = 0
 
-    def on_step(self, replica: Replica, plan: StepPlan, start_ps: int, end_ps: int) -> None:
+    def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
+        plan = flight.plan
         if plan.decode_seqs:
             self.decoding |= {e.request for e in replica.scheduler.last_scheduled()}
             self.idle_slots += plan.decode_slots - plan.decode_seqs
