@@ -38,7 +38,7 @@ class Pricing:
 
     def step_ps(self, plan: StepPlan) -> int:
         """Return the duration of a step with prefill."""
-        chunks = tuple([PrefillChunk(c[1], c[2]) for c in plan.prefill])
+        chunks = tuple([PrefillChunk(new, past) for _, new, past in plan.prefill])
         shape = StepShape(plan.decode_slots, plan.decode_context_tokens, chunks)
         return self._to_ps(self._step_s(shape))
 

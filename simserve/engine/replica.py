@@ -8,7 +8,7 @@ is one row of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -43,6 +43,7 @@ class Flight:
     """A planned step and the equal ones that follow it: one row of the log."""
 
     __slots__ = (
+        "context_limit",
         "duration_ps",
         "end_ps",
         "first_step",
@@ -54,15 +55,24 @@ class Flight:
         "steps",
     )
 
-    duration_ps: int  # of the first step
-    growth_ps: int  # added with every further step
-    end_ps: int
+    row: int  # in the log, once it is written
 
-    def __init__(self, plan: StepPlan, start_ps: int, first_step: int, row: int) -> None:
+    def __init__(
+        self,
+        plan: StepPlan,
+        start_ps: int,
+        duration_ps: int,
+        growth_ps: int,
+        first_step: int,
+        context_limit: int,
+    ) -> None:
         self.plan = plan
         self.start_ps = self.last_start_ps = start_ps
+        self.duration_ps = duration_ps  # of the first step
+        self.growth_ps = growth_ps  # added with every further step
+        self.end_ps = start_ps + duration_ps
         self.first_step = first_step
-        self.row = row
+        self.context_limit = context_limit  # up to which the growth is the same
         self.steps = 1
 
 
@@ -112,6 +122,7 @@ class Replica:
         self._finish_tick: dict[int, int] = {}  # decoding request -> its last decode step
         self._finishing: dict[int, list[int]] = {}  # decode step -> requests that it finishes
         self._finish_heap: list[int] = []
+        self._left = 0  # requests that finished since the following step was planned
         self._gap_since: dict[int, int] = {}  # interrupted request -> step of its last token
         self._idle: simpy.Event | None = None
         self._hold: Callable[[list[int]], None] = getattr(scheduler, "hold", _hold_nothing)
@@ -148,6 +159,7 @@ class Replica:
             flight = self._launch(plan, self.now_ps, self.now_ps)
             if flight.end_ps < until_ps:
                 self._extend(flight, until_ps)
+            self._log(flight)
             if flight.end_ps >= until_ps:
                 yield self._wait(flight.end_ps)
                 until_ps = self._world.horizon_ps()
@@ -170,12 +182,16 @@ class Replica:
                     yield self._wait(flight.end_ps)
                     until_ps = self._world.horizon_ps()
                 self._complete(flight)
+                if following is not None:
+                    self._left = following.plan.running - self.scheduler.running
             elif following is None:
                 yield self._sleep()
                 self.now_ps = int(self._env.now)
                 until_ps = self._world.horizon_ps()
-            if following is not None and self.now_ps < until_ps:
-                self._extend(following, until_ps)
+            if following is not None:
+                if self.now_ps < until_ps:
+                    self._extend(following, until_ps)
+                self._log(following)
             flight = following
 
     def _plan_ahead(self, flight: Flight | None) -> Flight | None:
@@ -183,9 +199,8 @@ class Replica:
         planned_ps = start_ps = self.now_ps
         if flight is not None:
             planned_ps, start_ps = flight.last_start_ps, flight.end_ps
-            last = self._last_tokens(flight)
-            if last:
-                self._hold(last)
+            if flight.plan.prefill_done or self._ticks + flight.steps in self._finishing:
+                self._hold(self._last_tokens(flight))
         plan = self.scheduler.plan_step()
         return None if plan is None else self._launch(plan, planned_ps, start_ps)
 
@@ -200,22 +215,21 @@ class Replica:
     # -- a step begins
 
     def _launch(self, plan: StepPlan, planned_ps: int, start_ps: int) -> Flight:
-        """Price a planned step and log it."""
-        writer = self.writer
-        flight = Flight(plan, start_ps, self._steps, writer.row_count)
+        """Price a planned step."""
+        growth_ps = context_limit = 0
         if plan.prefill:
-            duration_ps, growth_ps = self._pricing.step_ps(plan), 0
+            duration_ps = self._pricing.step_ps(plan)
         elif plan.decode_seqs:
             context = plan.decode_context_tokens
             line = self._pricing.decode_line(plan.decode_slots, context)
-            duration_ps = line.base_ps + line.per_context_ps * context
-            growth_ps = line.per_context_ps * plan.decode_seqs
+            base_ps, per_context_ps, context_limit, _ = line
+            duration_ps = base_ps + per_context_ps * context
+            growth_ps = per_context_ps * plan.decode_seqs
         else:
-            duration_ps = growth_ps = 0  # requests were preempted, none scheduled
-        flight.duration_ps, flight.growth_ps = duration_ps, growth_ps
-        flight.end_ps = start_ps + duration_ps
-        self._log(flight)
+            duration_ps = 0  # requests were preempted, none scheduled
+        flight = Flight(plan, start_ps, duration_ps, growth_ps, self._steps, context_limit)
         self._steps += 1
+        self.writer.new_blocks.append(plan.new_blocks)
         if plan.admitted:
             self._note_admissions(plan, start_ps)
         if self._observer is not None:
@@ -231,27 +245,33 @@ class Replica:
         plan, duration_ps, growth_ps = flight.plan, flight.duration_ps, flight.growth_ps
         if self._repeating is None or plan.prefill or not duration_ps:
             return
-        context, seqs = plan.decode_context_tokens, plan.decode_seqs
-        line = self._pricing.decode_line(plan.decode_slots, context)
-        most = min(self._steps_to_finish(), (line.context_limit - context) // seqs + 1)
-        span_ps = until_ps - flight.start_ps
-        if most > 1 and most * (duration_ps + growth_ps * most) > span_ps:
-            most = min(most, steps_to_reach(span_ps, duration_ps, growth_ps) + self._ahead)
-        if most <= 1:
+        most = self._steps_to_finish()
+        if most == 1:
             return
+        seqs, context_left = plan.decode_seqs, flight.context_limit - plan.decode_context_tokens
+        if most * seqs > context_left:
+            most = min(most, context_left // seqs + 1)
+        span_ps = until_ps - flight.start_ps
+        if most * (duration_ps + growth_ps * most) > span_ps:
+            reach = steps_to_reach(span_ps, duration_ps, growth_ps) + self._ahead
+            if reach < most:
+                most = reach
         if self._ahead and self.scheduler.waiting != plan.waiting:
             return  # a row has one length of the queue
-        more_blocks = self._repeating.repeat_step(most - 1)
-        if not more_blocks:
-            return
-        if self._ahead:
-            self._note_leavers(flight, more_blocks)
-        self.writer.lengthen_last_row(more_blocks)
+        more_blocks = self._repeating.repeat_step(most - 1) if most > 1 else ()
         more = len(more_blocks)
+        if not more:
+            return
+        self.writer.new_blocks.extend(more_blocks)
         self._steps += more
         flight.steps += more
         flight.last_start_ps += stretch_ps(more, duration_ps, growth_ps)
         flight.end_ps = flight.last_start_ps + duration_ps + more * growth_ps
+        if self._left:
+            # Requests that finished between a row's first plan and its second.
+            free = self.scheduler.free_blocks + sum(more_blocks)
+            row = self.writer.row_count
+            self.writer.leavers.extend((row, self._left, free - plan.free_blocks))
 
     # -- a step ends
 
@@ -277,12 +297,12 @@ class Replica:
                 self._gap_since.setdefault(request, last_step - 1)
         for request in plan.prefill_done:
             self._deliver_prefill(request, end_ps, last_step, finished)
-        writer, scheduler = self.writer, self.scheduler
         if finished:
             self._finish(finished, end_ps, last_step)
-            writer.finishes.extend((flight.row, len(finished)))
+        scheduler = self.scheduler
         scheduler.complete_step(plan, finished)
-        writer.free_blocks_end.append(scheduler.free_blocks)
+        if finished:
+            self.writer.finishes.extend((flight.row, len(finished), scheduler.free_blocks))
         if self._observer is not None:
             self._observer.on_complete(self, plan, finished)
 
@@ -300,36 +320,26 @@ class Replica:
         plan, ledger = flight.plan, self.ledger
         last: list[int] = []
         if plan.decode_seqs:
-            due = self._finishing.get(self._ticks + flight.steps)
-            if due:
-                last = [request for request in due if request not in plan.skipped]
+            due = self._finishing.get(self._ticks + flight.steps, ())
+            last = [request for request in due if request not in plan.skipped]
         for request in plan.prefill_done:
             if ledger.generated_tokens[request] + 1 == ledger.stop_tokens[request]:
                 last.append(request)
         return last
 
-    def _note_leavers(self, flight: Flight, more_blocks: list[int]) -> None:
-        """Account for requests that finished between a row's first plan and its second."""
-        left = flight.plan.running - self.scheduler.running
-        if left:
-            free = self.scheduler.free_blocks + sum(more_blocks)
-            self.writer.leavers.extend((flight.row, left, free - flight.plan.free_blocks))
-
     def _log(self, flight: Flight) -> None:
         plan, writer = flight.plan, self.writer
-        writer.new_blocks.append(plan.new_blocks)
-        writer.rows.extend(
-            (
-                1,
-                flight.start_ps,
-                flight.duration_ps,
-                flight.growth_ps,
-                plan.decode_seqs,
-                plan.decode_context_tokens,
-                plan.running,
-                plan.waiting,
-                plan.free_blocks,
-            )
+        flight.row = writer.row_count
+        writer.write_row(
+            flight.steps,
+            flight.start_ps,
+            flight.duration_ps,
+            flight.growth_ps,
+            plan.decode_seqs,
+            plan.decode_context_tokens,
+            plan.running,
+            plan.waiting,
+            plan.free_blocks,
         )
         if plan.prefill or plan.preempted:
             tokens = context = hits = 0
@@ -340,7 +350,7 @@ class Replica:
                 hits += cached_tokens
             writer.mixed.extend(
                 (
-                    writer.row_count,
+                    flight.row,
                     len(plan.prefill),
                     tokens,
                     context,
@@ -349,7 +359,6 @@ class Replica:
                     len(plan.preempted),
                 )
             )
-        writer.row_count += 1
 
     def _note_admissions(self, plan: StepPlan, start_ps: int) -> None:
         ledger = self.ledger
@@ -392,7 +401,7 @@ class Replica:
             del self._finishing[tick]
         return tick
 
-    def _interrupt_preempted(self, preempted: list[int], step: int) -> None:
+    def _interrupt_preempted(self, preempted: Sequence[int], step: int) -> None:
         ledger = self.ledger
         for request in preempted:
             ledger.preemptions[request] += 1
@@ -401,12 +410,12 @@ class Replica:
                 ledger.generated_tokens[request] = ledger.stop_tokens[request] - left
                 self._gap_since.setdefault(request, step - 1)
 
-    def _interrupt_skipped(self, skipped: list[int], step: int) -> None:
+    def _interrupt_skipped(self, skipped: Sequence[int], step: int) -> None:
         for request in skipped:
             self._set_finish(request, self._unset_finish(request) + 1)
             self._gap_since.setdefault(request, step - 1)
 
-    def _resume_decoding(self, skipped: list[int], step: int) -> None:
+    def _resume_decoding(self, skipped: Sequence[int], step: int) -> None:
         resumed = [r for r in self._gap_since if r in self._finish_tick and r not in skipped]
         for request in resumed:
             self.ledger.note_gap(request, self._gap_since.pop(request), step, True)

@@ -7,6 +7,7 @@ into side tables that name the row.
 from __future__ import annotations
 
 from array import array
+from struct import Struct
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,11 @@ MIXED_COLUMNS = (
     "hit_tokens",
     "preempted",
 )
-FINISH_COLUMNS = ("finished",)
+FINISH_COLUMNS = ("finished", "free_blocks_end")
 LEAVER_COLUMNS = ("left", "given_back")
+
+
+_PACK_ROW = Struct(f"{len(ROW_COLUMNS)}q").pack
 
 
 class StepWriter:
@@ -43,39 +47,53 @@ class StepWriter:
         self.usable_blocks = usable_blocks
         self.scheduled_ahead = scheduled_ahead
         self.row_count = 0
-        self.rows = array("q")
-        self.free_blocks_end = array("q")  # per row
+        self.rows = bytearray()
         self.mixed = array("q")  # row, then MIXED_COLUMNS
         self.finishes = array("q")  # row, then FINISH_COLUMNS
         self.leavers = array("q")  # row, then LEAVER_COLUMNS
         self.new_blocks = array("i")
 
-    def lengthen_last_row(self, more_blocks: list[int]) -> None:
-        """Add a step to the last row for each entry, which is the blocks that it takes."""
-        self.rows[-len(ROW_COLUMNS)] += len(more_blocks)
-        self.new_blocks.extend(more_blocks)
+    def write_row(self, *values: int) -> None:
+        """Append a row: one value for each of ``ROW_COLUMNS``."""
+        self.rows += _PACK_ROW(*values)
+        self.row_count += 1
 
     def log(self) -> StepLog:
         """Return the finished log."""
-        rows = _table(self.rows, len(ROW_COLUMNS))
+        rows = _table(np.frombuffer(self.rows, dtype=np.int64), len(ROW_COLUMNS))
         columns = {name: rows[i] for i, name in enumerate(ROW_COLUMNS)}
         mixed = _spread(self.mixed, len(MIXED_COLUMNS), self.row_count)
         columns.update(zip(MIXED_COLUMNS, mixed, strict=True))
-        (finished,) = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
+        finished, free_blocks_end = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
+        new_blocks = np.array(self.new_blocks, dtype=np.int32)
         if self.scheduled_ahead:
             leavers = _spread(self.leavers, len(LEAVER_COLUMNS), self.row_count)
             columns.update(zip(LEAVER_COLUMNS, leavers, strict=True))
         return StepLog(
             **columns,
             finished=finished,
-            free_blocks_end=np.array(self.free_blocks_end, dtype=np.int64),
-            new_blocks=np.array(self.new_blocks, dtype=np.int32),
+            free_blocks_end=np.where(
+                finished > 0, free_blocks_end, self._free_without_finish(columns, new_blocks)
+            ),
+            new_blocks=new_blocks,
             num_blocks=self.usable_blocks,
             scheduled_ahead=self.scheduled_ahead,
         )
 
 
-def _table(flat: array[int], width: int) -> npt.NDArray[np.int64]:
+    def _free_without_finish(
+        self, columns: dict[str, npt.NDArray[np.int64]], new_blocks: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.int64]:
+        """Return the free blocks after each row's output, had nothing been given back."""
+        free = columns["free_blocks"]
+        if self.scheduled_ahead:  # the next row's first step has taken its blocks by then
+            return np.append(free[1:], 0)
+        taken = np.concatenate([[0], np.cumsum(new_blocks, dtype=np.int64)])
+        last = np.cumsum(columns["steps"])
+        return free - (taken[last] - taken[last - columns["steps"] + 1])
+
+
+def _table(flat: array[int] | npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:
     """Return a flat list of rows as contiguous columns."""
     return np.ascontiguousarray(np.array(flat, dtype=np.int64).reshape(-1, width).T)
 

@@ -15,6 +15,8 @@ yet, so a block that it fills is published one step later than otherwise.
 
 from __future__ import annotations
 
+from array import array
+
 from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.prefix_runs import Hit, RunPool
@@ -118,7 +120,10 @@ class CohortScheduler:
         needed = cohort.needs[cohort.clock % self._block_size]
         if needed > pool.free or decoding > self.limits.max_num_batched_tokens:
             return self._plan_mixed()
-        self._tick(needed)
+        if needed or cohort.seen_count:
+            self._tick(needed)
+        else:
+            cohort.clock += 1
         plan = self._plan = self._decode_plan
         self._open += 1
         plan.decode_seqs = plan.decode_slots = decoding
@@ -135,10 +140,10 @@ class CohortScheduler:
         # A block that a running request publishes now could be the one that the head can share.
         return not self._head_is_blocked or self._cohort.seen_count > 0
 
-    def repeat_step(self, most: int) -> list[int]:
+    def repeat_step(self, most: int) -> array[int]:
         """Plan up to ``most`` more steps like the last one; return the blocks that each takes."""
         if self._plan is not self._decode_plan or (self._waiting and self._may_admit()):
-            return []
+            return array("i")
         self._in_flight = self._plan if self._ahead else NOTHING
         cohort = self._cohort
         needed = cohort.needed_blocks_of(cohort.steps_within(self.pool.free, most))
@@ -336,6 +341,7 @@ class CohortScheduler:
         limits, pool, waiting, size = self.limits, self.pool, self._waiting, self._block_size
         running, caching, max_running = self._running, self._caching, self._max_running
         hit: Hit = []
+        admitted: list[Admission] = []
         passed_over: list[CohortRequest] = []
         while budget > 0 and waiting and len(running) < max_running:
             request = waiting[0]
@@ -368,23 +374,27 @@ class CohortScheduler:
             self._admissions += 1
             request.admission = self._admissions
             running[request.request] = request
-            plan.admitted.append(Admission(request.request, cached, request.preempted))
+            admitted.append(Admission(request.request, cached, request.preempted))
             self._prefilling.append(request)
             self._extend(request, wanted)
             chunks.append((request, wanted))
             budget -= wanted
+        plan.admitted = admitted
         for request in reversed(passed_over):
             waiting.put_back(request)
 
     def _settle(self, plan: StepPlan, chunks: list[Chunk]) -> None:
+        prefill: list[PlannedPrefill] = []
+        done: list[int] = []
         for request, tokens in chunks:
             past = request.computed
-            plan.prefill.append(PlannedPrefill(request.request, tokens, past))
+            prefill.append(PlannedPrefill(request.request, tokens, past))
             request.computed = past + tokens
             if request.computed == request.known:
-                plan.prefill_done.append(request.request)
+                done.append(request.request)
                 self._prefilling.remove(request)
                 self._cohort.join(request)
+        plan.prefill, plan.prefill_done = prefill, done
 
     # -- where calendars do not suffice: request by request
 
@@ -393,6 +403,7 @@ class CohortScheduler:
         size, clock, pool = self._block_size, self._cohort.clock, self.pool
         planned: dict[CohortRequest, int] = {}
         missed: list[CohortRequest] = []
+        preempted: list[int] = []
         chunks.clear()
         for request in list(self._running.values()):
             if request.request not in self._running:
@@ -416,7 +427,7 @@ class CohortScheduler:
             while new_blocks > pool.free:
                 victim = self._choose_victim()
                 budget += self._preempt(victim, planned.pop(victim, 0))
-                plan.preempted.append(victim.request)
+                preempted.append(victim.request)
                 if victim is request:
                     break
             else:
@@ -432,6 +443,7 @@ class CohortScheduler:
                 continue
             if not self._priority:
                 break
+        plan.preempted = preempted
         self._take_up(plan, chunks, planned, missed)
         return budget
 
@@ -448,10 +460,10 @@ class CohortScheduler:
         if not decoding:
             return
         self._cohort.clock += 1
+        missed = [request for request in missed if request.decoding]  # not preempted since
         for request in missed:
-            if request.decoding:
-                self._cohort.miss(request)
-                plan.skipped.append(request.request)
+            self._cohort.miss(request)
+        plan.skipped = [request.request for request in missed]
         plan.decode_seqs = plan.decode_slots = len(decoding)
         plan.decode_context_tokens = (
             sum(r.offset for r in decoding) + len(decoding) * self._cohort.clock

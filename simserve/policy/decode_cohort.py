@@ -8,6 +8,8 @@ request's *phase*, ``-offset mod block_size``.
 
 from __future__ import annotations
 
+from array import array
+
 from simserve.policy.prefix_runs import BlockTable, Edge
 from simserve.policy.scheduler import RequestView
 
@@ -64,7 +66,7 @@ class DecodeCohort:
         self.size = 0
         self.offset_sum = 0
         # New blocks needed when clock mod block_size is p, twice over so that slices wrap.
-        self.needs = [0] * (2 * block_size)
+        self.needs = array("i", [0]) * (2 * block_size)
         # Requests whose generated blocks others may look for, by phase.
         self.seen: list[dict[int, CohortRequest]] = [{} for _ in range(block_size)]
         self.seen_count = 0
@@ -78,19 +80,21 @@ class DecodeCohort:
         """Return the blocks that the next step needs."""
         return self.needs[self.clock % self.block_size]
 
-    def needed_blocks_of(self, steps: int) -> list[int]:
+    def needed_blocks_of(self, steps: int) -> array[int]:
         """Return the blocks that each of the next ``steps`` steps needs."""
-        phase = self.clock % self.block_size
-        cycles, rest = divmod(steps, self.block_size)
-        needed = self.needs[phase : phase + rest]
-        if cycles:
-            needed = self.needs[phase : phase + self.block_size] * cycles + needed
-        return needed
+        size = self.block_size
+        phase = self.clock % size
+        if steps <= size:
+            return self.needs[phase : phase + steps]
+        cycles, rest = divmod(steps, size)
+        return self.needs[phase : phase + size] * cycles + self.needs[phase : phase + rest]
 
     def steps_within(self, free_blocks: int, most: int) -> int:
         """Return for how many of the next ``most`` steps the free blocks are sure to last."""
-        if free_blocks >= self.size:  # each request needs one block in ``block_size`` steps
-            return min(most, free_blocks // self.size * self.block_size)
+        # Each request needs one block in ``block_size`` steps.
+        safe = free_blocks // self.size * self.block_size
+        if safe:
+            return most if most < safe else safe
         phase = self.clock % self.block_size
         for steps in range(min(most, self.block_size)):
             free_blocks -= self.needs[phase + steps]

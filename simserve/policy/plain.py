@@ -178,6 +178,7 @@ class PlainScheduler:
         self, tokens: dict[PlainRequest, int], plan: StepPlan, cap: int | None
     ) -> int:
         budget = self.limits.max_num_batched_tokens
+        preempted: list[int] = []
         gone: set[PlainRequest] = set()
         for request in list(self.running_queue):
             if budget <= 0:
@@ -195,7 +196,7 @@ class PlainScheduler:
                 budget += tokens.pop(victim, 0)
                 self._preempt(victim)
                 gone.add(victim)
-                plan.preempted.append(victim.view.request)
+                preempted.append(victim.view.request)
                 if victim is request:
                     break
             else:
@@ -204,6 +205,7 @@ class PlainScheduler:
                 continue
             if self.limits.scheduling_policy != "priority":
                 break
+        plan.preempted = preempted
         return budget
 
     def _preempt(self, request: PlainRequest) -> None:
@@ -224,6 +226,7 @@ class PlainScheduler:
         self, tokens: dict[PlainRequest, int], plan: StepPlan, cap: int | None, budget: int
     ) -> None:
         limits, queue = self.limits, self.waiting_queue
+        admitted: list[Admission] = []
         passed_over: list[PlainRequest] = []
         while budget > 0 and queue and len(self.running_queue) < limits.max_running:
             request = queue[0]
@@ -243,18 +246,21 @@ class PlainScheduler:
             queue.pop(0)
             self.running_queue.append(request)
             request.computed_tokens = cached_tokens
-            plan.admitted.append(
+            admitted.append(
                 Admission(request.view.request, cached_tokens, request.preemptions > 0)
             )
             tokens[request] = wanted
             budget -= wanted
         queue[:0] = passed_over
+        plan.admitted = admitted
 
     def _settle(
         self, tokens: dict[PlainRequest, int], plan: StepPlan, decoding: list[PlainRequest]
     ) -> None:
         was_decoding = set(decoding)
         self._last = []
+        prefill: list[PlannedPrefill] = []
+        prefill_done: list[int] = []
         in_flight: list[InFlight] = []
         self._in_flight.append(in_flight)
         for request, new_tokens in tokens.items():
@@ -273,9 +279,10 @@ class PlainScheduler:
                 plan.decode_seqs += 1
                 plan.decode_context_tokens += request.computed_tokens
                 continue
-            plan.prefill.append(PlannedPrefill(number, new_tokens, past))
+            prefill.append(PlannedPrefill(number, new_tokens, past))
             if not request.prefilling:
-                plan.prefill_done.append(number)
+                prefill_done.append(number)
+        plan.prefill, plan.prefill_done = prefill, prefill_done
         plan.decode_slots = plan.decode_seqs
         if plan.decode_seqs:
             plan.skipped = [

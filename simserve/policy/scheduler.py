@@ -6,7 +6,8 @@ which requests finished.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from simserve.policy.limits import SchedulerLimits
@@ -69,11 +70,11 @@ class StepPlan:
     decode_seqs: int = 0
     decode_context_tokens: int = 0  # after this step's tokens
     decode_slots: int = 0
-    prefill: list[PlannedPrefill] = field(default_factory=list)
-    prefill_done: list[int] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)
-    admitted: list[Admission] = field(default_factory=list)
-    preempted: list[int] = field(default_factory=list)
+    prefill: Sequence[PlannedPrefill] = ()
+    prefill_done: Sequence[int] = ()
+    skipped: Sequence[int] = ()
+    admitted: Sequence[Admission] = ()
+    preempted: Sequence[int] = ()
     new_blocks: int = 0
     running: int = 0
     waiting: int = 0
@@ -140,7 +141,7 @@ class AheadScheduler(Scheduler, Protocol):
 class RepeatingScheduler(Scheduler, Protocol):
     """A scheduler that can plan a stretch of equal decode-only steps at once."""
 
-    def repeat_step(self, most: int) -> list[int]:
+    def repeat_step(self, most: int) -> Sequence[int]:
         """Plan up to ``most`` more steps like the last planned one, which only decoded.
 
         Only as many as are sure to follow while nothing arrives and nothing finishes; none is
