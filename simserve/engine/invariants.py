@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simserve.engine.replica import Flight, Replica
+from simserve.engine.flight import Flight
+from simserve.engine.replica import Replica
 from simserve.errors import SimserveError
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.scheduler import StepPlan

@@ -37,7 +37,8 @@ FINISH_COLUMNS = ("finished", "free_blocks_end")
 LEAVER_COLUMNS = ("left", "given_back")
 
 
-_PACK_ROW = Struct(f"{len(ROW_COLUMNS)}q").pack
+pack_row = Struct(f"{len(ROW_COLUMNS)}q").pack
+"""Turn a value for each of ``ROW_COLUMNS`` into bytes for ``StepWriter.rows``."""
 
 
 class StepWriter:
@@ -47,16 +48,11 @@ class StepWriter:
         self.usable_blocks = usable_blocks
         self.scheduled_ahead = scheduled_ahead
         self.row_count = 0
-        self.rows = bytearray()
+        self.rows = bytearray()  # packed by ``pack_row``
         self.mixed = array("q")  # row, then MIXED_COLUMNS
         self.finishes = array("q")  # row, then FINISH_COLUMNS
         self.leavers = array("q")  # row, then LEAVER_COLUMNS
         self.new_blocks = array("i")
-
-    def write_row(self, *values: int) -> None:
-        """Append a row: one value for each of ``ROW_COLUMNS``."""
-        self.rows += _PACK_ROW(*values)
-        self.row_count += 1
 
     def log(self) -> StepLog:
         """Return the finished log."""
@@ -80,17 +76,19 @@ class StepWriter:
             scheduled_ahead=self.scheduled_ahead,
         )
 
-
     def _free_without_finish(
         self, columns: dict[str, npt.NDArray[np.int64]], new_blocks: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.int64]:
         """Return the free blocks after each row's output, had nothing been given back."""
         free = columns["free_blocks"]
         if self.scheduled_ahead:  # the next row's first step has taken its blocks by then
-            return np.append(free[1:], 0)
+            later = np.zeros_like(free)
+            later[:-1] = free[1:]
+            return later
         taken = np.concatenate([[0], np.cumsum(new_blocks, dtype=np.int64)])
         last = np.cumsum(columns["steps"])
-        return free - (taken[last] - taken[last - columns["steps"] + 1])
+        later = taken[last] - taken[last - columns["steps"] + 1]
+        return np.asarray(free - later, dtype=np.int64)
 
 
 def _table(flat: array[int] | npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:

@@ -55,7 +55,7 @@ class CohortScheduler:
         self._head_is_blocked = False
         self._admissions = 0
         self._cohort = DecodeCohort(limits.block_size)
-        self._decode_plan = StepPlan()
+        self._decode_plan = StepPlan(only_decodes=True)
         self._plan = NOTHING  # the last planned step
         self._in_flight = NOTHING  # the step before it, if not completed when it was planned
         self._open = 0  # steps planned and not completed
@@ -110,7 +110,8 @@ class CohortScheduler:
     def plan_step(self) -> StepPlan | None:
         """Decide the next step and take its KV blocks; None if nothing can be done."""
         waiting = self._waiting
-        self._in_flight = self._plan if self._open else NOTHING
+        if self._ahead:
+            self._in_flight = self._plan if self._open else NOTHING
         if self._prefilling or (waiting and self._may_admit()):
             return self._plan_mixed()
         cohort, pool = self._cohort, self.pool
@@ -144,7 +145,8 @@ class CohortScheduler:
         """Plan up to ``most`` more steps like the last one; return the blocks that each takes."""
         if self._plan is not self._decode_plan or (self._waiting and self._may_admit()):
             return array("i")
-        self._in_flight = self._plan if self._ahead else NOTHING
+        if self._ahead:
+            self._in_flight = self._plan
         cohort = self._cohort
         needed = cohort.needed_blocks_of(cohort.steps_within(self.pool.free, most))
         if cohort.seen_count:
@@ -169,10 +171,11 @@ class CohortScheduler:
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
         """Learn that the oldest open step's tokens were delivered, and whom they finished."""
         self._open -= 1
-        if self._open and self._cohort.seen_count:
-            self._publish_missed()
-        if self._stale:
-            self._deliver_stale(finished)
+        if self._ahead:
+            if self._open and self._cohort.seen_count:
+                self._publish_missed()
+            if self._stale:
+                self._deliver_stale(finished)
         if not finished:
             return
         running = self._running
@@ -271,7 +274,7 @@ class CohortScheduler:
 
     def _decide(self, plan: StepPlan, chunks: list[Chunk]) -> None:
         """Choose a step's work: running requests first, then waiting ones."""
-        cap = self._cap()
+        cap = self._cap() if self.limits.long_prefill_token_threshold else None
         budget = self._plan_running(plan, chunks, cap)
         if not plan.preempted:
             self._plan_waiting(plan, chunks, cap, budget)
@@ -279,8 +282,6 @@ class CohortScheduler:
     def _cap(self) -> int | None:
         limits = self.limits
         cap = limits.long_prefill_token_threshold
-        if not cap:
-            return None
         eligible = len(self._running) + len(self._waiting)
         if eligible <= 1:
             return None
@@ -311,10 +312,11 @@ class CohortScheduler:
             self._tick(decode_blocks)
             plan.decode_seqs = plan.decode_slots = decoding
             plan.decode_context_tokens = cohort.context_tokens
-        if chunks and not chunks[-1][1]:
-            chunks.pop()
-        for request, tokens in chunks:
-            self._extend(request, tokens)
+        if chunks:
+            if not chunks[-1][1]:
+                chunks.pop()
+            for request, tokens in chunks:
+                self._extend(request, tokens)
         return budget
 
     def _is_last(self, request: CohortRequest) -> bool:
@@ -375,7 +377,6 @@ class CohortScheduler:
             request.admission = self._admissions
             running[request.request] = request
             admitted.append(Admission(request.request, cached, request.preempted))
-            self._prefilling.append(request)
             self._extend(request, wanted)
             chunks.append((request, wanted))
             budget -= wanted
@@ -390,10 +391,14 @@ class CohortScheduler:
             past = request.computed
             prefill.append(PlannedPrefill(request.request, tokens, past))
             request.computed = past + tokens
+            listed = request in self._prefilling
             if request.computed == request.known:
                 done.append(request.request)
-                self._prefilling.remove(request)
+                if listed:
+                    self._prefilling.remove(request)
                 self._cohort.join(request)
+            elif not listed:
+                self._prefilling.append(request)
         plan.prefill, plan.prefill_done = prefill, done
 
     # -- where calendars do not suffice: request by request

@@ -246,9 +246,7 @@ class PlainScheduler:
             queue.pop(0)
             self.running_queue.append(request)
             request.computed_tokens = cached_tokens
-            admitted.append(
-                Admission(request.view.request, cached_tokens, request.preemptions > 0)
-            )
+            admitted.append(Admission(request.view.request, cached_tokens, request.preemptions > 0))
             tokens[request] = wanted
             budget -= wanted
         queue[:0] = passed_over

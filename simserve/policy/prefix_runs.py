@@ -126,10 +126,16 @@ class RunPool:
         """Take ``blocks`` free blocks; contents cached in them are dropped, oldest first."""
         self.free -= blocks
         unpublished = self._unpublished - blocks
-        if unpublished < 0:
+        if unpublished >= 0:
+            self._unpublished = unpublished
+            return
+        self._unpublished = 0
+        edge = self._unused.newer.edge
+        if edge.blocks + unpublished > 0 and len(edge.copies) == 1:
+            edge.blocks += unpublished  # by far the most frequent: a few off one tail
+            self.cached_contents += unpublished
+        else:
             self._evict(-unpublished)
-            unpublished = 0
-        self._unpublished = unpublished
 
     def share(self, table: BlockTable, hit: Hit) -> None:
         """Give the blocks of ``hit`` to an empty table."""
@@ -149,7 +155,7 @@ class RunPool:
         while table.published < full_blocks:
             blocks = full_blocks - table.published
             tip = table.tip
-            if not tip.children and tip is not self.root and self._owns_alone(table, tip):
+            if not tip.children and self._owns_alone(table, tip):
                 tip.blocks += blocks
                 tip.stream = stream
                 self.cached_contents += blocks
@@ -157,7 +163,7 @@ class RunPool:
                 return
             start = table.published
             token = start * self.block_size
-            at = stream.segment_at(token)
+            at = stream.segment_at(token) if len(stream.ends) > 1 else 0
             key = stream.block_key(token, at, self.block_size)
             edge = tip.children.get(key)
             if edge is None:
@@ -197,8 +203,8 @@ class RunPool:
     # -- mechanism
 
     def _owns_alone(self, table: BlockTable, tip: Edge) -> bool:
-        copy = table.entries[-1][0]
-        return copy.edge is tip and len(tip.copies) == 1 and copy.users == 1
+        copies = tip.copies
+        return len(copies) == 1 and copies[0].users == 1 and copies[0] is table.entries[-1][0]
 
     def _evict(self, blocks: int) -> None:
         ring = self._unused
@@ -206,12 +212,12 @@ class RunPool:
             copy = ring.newer
             edge = copy.edge
             alone = len(edge.copies) == 1
-            if alone and blocks < edge.blocks:  # by far the most frequent: a few off one tail
-                edge.blocks -= blocks
-                self.cached_contents -= blocks
-                return
             gone = min(blocks, edge.blocks)
-            if gone < edge.blocks and not alone:
+            if gone < edge.blocks:
+                if alone:
+                    edge.blocks -= gone
+                    self.cached_contents -= gone
+                    return
                 self._split(edge, edge.blocks - gone)  # copy and edge now name the tail
             self._unlink(copy)
             edge.copies.remove(copy)

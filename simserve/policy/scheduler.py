@@ -79,6 +79,7 @@ class StepPlan:
     running: int = 0
     waiting: int = 0
     free_blocks: int = 0
+    only_decodes: bool = False  # a promise: no prefill, nobody skipped, admitted or preempted
 
     @property
     def tokens(self) -> int:

@@ -58,6 +58,8 @@ class TokenStream:
         Keys of equal blocks are equal, given equal tokens before them.
         """
         segments, ends = self.segments, self.ends
+        if not at and ends[0] - token >= block_size:
+            return (segments[0], token)
         start = ends[at - 1] if at else 0
         if ends[at] - token >= block_size:
             return (segments[at], token - start)

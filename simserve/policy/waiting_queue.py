@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound="SupportsLessThan")
+
+
+class SupportsLessThan(Protocol):
+    """Anything that has an order."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
 
 
 class FcfsQueue(deque[Request], Generic[Request]):
@@ -25,7 +31,7 @@ class PriorityQueue(list[Request], Generic[Request]):
 
     def append(self, request: Request) -> None:
         """Add a request at its place, behind its equals."""
-        insort(self, request)  # type: ignore[type-var]
+        insort(self, request)
 
     put_back = append
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from simserve.engine.flight import Flight
 from simserve.engine.invariants import LawChecker
-from simserve.engine.replica import Flight, Replica
+from simserve.engine.replica import Replica
 from simserve.parity.case import Case
 from simserve.parity.verify import serve_case
 from simserve.policy.batching import ContinuousScheduler, StaticScheduler

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from simserve.engine.cluster import Cluster
 from simserve.engine.invariants import LawChecker
 from simserve.parity.case import Case
-from simserve.parity.verify import CaseWriter, serve_case
+from simserve.parity.case_writer import CaseWriter
+from simserve.parity.verify import serve_case
 from simserve.policy.cohort import CohortScheduler
 from simserve.policy.plain import PlainScheduler
 from simserve.policy.router import RoundRobin
