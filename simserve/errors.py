@@ -53,13 +53,20 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_name(where: str, which: str, got: str, known: Iterable[str]) -> InputError:
-    """Return the error for a name that is not in a catalogue, with the nearest one."""
+    """Return the error for a name that is not in a catalogue, with the nearest one.
+
+    A long catalogue is not recited: its nearest names and their number will do.
+    """
     names = sorted(known)
     near = nearest_name(got, names)
     hint = f"; did you mean {near}?" if near else ""
+    if len(names) > _MOST_NAMES:
+        close = difflib.get_close_matches(got, names, n=_MOST_NAMES // 2, cutoff=0.0)
+        return InputError(where, which, got, f"{', '.join(close)}, … ({len(names)} in all){hint}")
     return InputError(where, which, got, ", ".join(names) + hint)
 
 
+_MOST_NAMES = 12
 _LONGEST_SHOWN = 80
 
 

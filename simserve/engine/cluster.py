@@ -24,6 +24,9 @@ PROGRESS_EVERY = 1024
 """Arrivals between two calls of a progress callback."""
 
 
+_new = tuple.__new__  # half the price of a NamedTuple's own constructor
+
+
 class Cluster:
     """Replicas behind a router, fed from a request table."""
 
@@ -123,7 +126,7 @@ def request_views(requests: RequestTable) -> Generator[RequestView, None, None]:
         prompt_tokens, _token_streams(requests), priority, arrival_ps, names, strict=False
     )
     for request, (tokens, stream, rank, arrives_ps, name) in enumerate(columns):
-        yield RequestView(request, tokens, stream, rank, arrives_ps, name)
+        yield _new(RequestView, (request, tokens, stream, rank, arrives_ps, name))
 
 
 def _token_streams(requests: RequestTable) -> Iterator[TokenStream]:

@@ -37,14 +37,13 @@ class Deliveries:
 
     def last_tokens(self, flight: Flight) -> list[int]:
         """Return the requests whose last token the flight's last step samples."""
-        plan, ledger = flight.plan, self.ledger
-        last: list[int] = []
-        if plan.decode_seqs:
-            due = self._finishing.get(self._ticks + flight.steps)
-            if due:
-                last = [r for r in due if r not in plan.skipped] if plan.skipped else due
+        plan = flight.plan
+        due = self._finishing.get(self._ticks + flight.steps) if plan.decode_seqs else None
+        last = NOBODY if due is None else due
+        if plan.skipped:
+            last = [request for request in last if request not in plan.skipped]
         if plan.prefill_done:
-            done, stop = ledger.generated_tokens, ledger.stop_tokens
+            done, stop = self.ledger.generated_tokens, self.ledger.stop_tokens
             last = last + [r for r in plan.prefill_done if done[r] + 1 == stop[r]]
         return last
 

@@ -82,7 +82,6 @@ class Replica:
         self._repeating: RepeatingScheduler | None = scheduler if repeats else None  # type: ignore[assignment]
         self._deliveries = Deliveries(ledger)
         self._steps = 0  # steps planned so far
-        self._left = 0  # requests that finished since the following step was planned
         self._idle: simpy.Event | None = None
         self._hold: Callable[[list[int]], None] = getattr(scheduler, "hold", _hold_nothing)
 
@@ -129,40 +128,38 @@ class Replica:
 
         vLLM's async scheduling (``EngineCore.step_with_batch_queue``, two steps in flight).
         """
+        scheduler, deliveries = self.scheduler, self._deliveries
         flight: Flight | None = None
         until_ps = self._world.horizon_ps()
         while True:
-            if flight is not None and flight.last_start_ps >= until_ps:
-                yield self._wait(flight.last_start_ps)
-                until_ps = self._world.horizon_ps()
-            following = self._plan_ahead(flight)
-            if flight is not None:
-                if flight.end_ps >= until_ps:
-                    yield self._wait(flight.end_ps)
+            left = 0
+            if flight is None:
+                planned_ps = start_ps = self.now_ps
+            else:
+                planned_ps, start_ps = flight.last_start_ps, flight.end_ps
+                if planned_ps >= until_ps:
+                    yield self._wait(planned_ps)
                     until_ps = self._world.horizon_ps()
-                self._complete(flight)
-                if following is not None:
-                    self._left = following.plan.running - self.scheduler.running
+                last = deliveries.last_tokens(flight)
+                if last:
+                    self._hold(last)
+            plan = scheduler.plan_step()
+            following = None if plan is None else self._launch(plan, planned_ps, start_ps)
+            if flight is not None:
+                if start_ps >= until_ps:
+                    yield self._wait(start_ps)
+                    until_ps = self._world.horizon_ps()
+                if self._complete(flight) and plan is not None:
+                    left = plan.running - scheduler.running
             elif following is None:
                 yield self._sleep()
                 self.now_ps = int(self._env.now)
                 until_ps = self._world.horizon_ps()
             if following is not None:
-                if following.plan.only_decodes and self.now_ps < until_ps:
-                    self._extend(following, until_ps)
+                if following.plan.only_decodes and start_ps < until_ps:
+                    self._extend(following, until_ps, left)
                 self._log(following)
             flight = following
-
-    def _plan_ahead(self, flight: Flight | None) -> Flight | None:
-        """Plan the step after ``flight``, at the start of its last step; None if there is none."""
-        planned_ps = start_ps = self.now_ps
-        if flight is not None:
-            planned_ps, start_ps = flight.last_start_ps, flight.end_ps
-            last = self._deliveries.last_tokens(flight)
-            if last:
-                self._hold(last)
-        plan = self.scheduler.plan_step()
-        return None if plan is None else self._launch(plan, planned_ps, start_ps)
 
     def _sleep(self) -> simpy.Event:
         """Return an event that happens when a request is submitted."""
@@ -195,11 +192,12 @@ class Replica:
             self._observer.on_step(self, flight, planned_ps)
         return flight
 
-    def _extend(self, flight: Flight, until_ps: int) -> None:
+    def _extend(self, flight: Flight, until_ps: int, left: int = 0) -> None:
         """Plan more steps like the flight's, as many as are sure to follow it in time.
 
         A step is planned when the one before it ends, or starts if planned ahead: before
-        ``until_ps``, the next instant at which anything can arrive.
+        ``until_ps``, the next instant at which anything can arrive. ``left`` requests have
+        finished since the flight's first step was planned.
         """
         plan, duration_ps, growth_ps = flight.plan, flight.duration_ps, flight.growth_ps
         most = self._deliveries.steps_to_finish()
@@ -222,11 +220,9 @@ class Replica:
         flight.steps += more
         flight.last_start_ps += more * duration_ps + growth_ps * (more * (more - 1) // 2)
         flight.end_ps = flight.last_start_ps + duration_ps + more * growth_ps
-        if self._left and more:
-            # Requests that finished between a row's first plan and its second.
+        if left and more:
             free = self.scheduler.free_blocks + sum(more_blocks)
-            row = self.writer.row_count
-            self.writer.leavers.extend((row, self._left, free - plan.free_blocks))
+            self.writer.leavers.extend((self.writer.row_count, left, free - plan.free_blocks))
 
     def _log(self, flight: Flight) -> None:
         """Write the row of a flight that will not be extended any more."""
@@ -249,8 +245,8 @@ class Replica:
 
     # -- a step ends
 
-    def _complete(self, flight: Flight) -> None:
-        """Deliver a flight's tokens, and let those leave who got their last."""
+    def _complete(self, flight: Flight) -> bool:
+        """Deliver a flight's tokens; return whether anybody got the last one and left."""
         plan = flight.plan
         self.now_ps = flight.end_ps
         finished = self._deliveries.deliver(flight)
@@ -264,6 +260,7 @@ class Replica:
             scheduler.complete_step(plan, NOBODY)
         if self._observer is not None:
             self._observer.on_complete(self, plan, finished)
+        return bool(finished)
 
     def _log_mixed(self, plan: StepPlan, row: int) -> None:
         if plan.prefill or plan.preempted:

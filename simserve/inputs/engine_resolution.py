@@ -13,14 +13,16 @@ from typing import Any
 from simserve.errors import DoesNotFitError, InputError
 from simserve.inputs.engine_defaults import EngineDefaults
 from simserve.inputs.hardware_profile import GpuSpec
-from simserve.inputs.kv_capacity import GB, KvCapacity, KvRequest, kv_capacity
+from simserve.inputs.kv_capacity import GB, SET_ASIDE, KvCapacity, kv_capacity
+from simserve.inputs.memory_terms import KvRequest
 from simserve.inputs.model_spec import ModelSpec
 from simserve.inputs.validation import Origins
 
 # Schedulers that compute every prompt in one piece.
 WHOLE_PROMPT_SCHEDULERS = ("continuous", "static")
 # vLLM overlaps scheduling with the step before; simserve does not model that yet.
-SYNCHRONOUS = "simserve runs synchronous steps; the engine's default is on"
+ASYNC_SCHEDULERS = ("chunked-prefill", "chunked-prefill-plain")
+"""The schedulers that can plan a step while the one before runs, as vLLM's does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def resolve_engine(request: EngineRequest, engine: EngineDefaults) -> Resolution
     work = _Work(request, engine)
     for key, value in engine.values.items():
         work.take(key, value, engine.source())
-    work.set("async_scheduling", False, SYNCHRONOUS)
+    _resolve_async(work)
     _resolve_chunking(work)
     _resolve_model_length(work)
     _resolve_batch(work)
@@ -119,6 +121,16 @@ class _Work:
         if not self.is_given(key):
             got += f" ({self.sources[key]})"
         return InputError(self.where(key), f"deployment.{key}", got, allowed)
+
+
+def _resolve_async(work: _Work) -> None:
+    scheduler = work.request.scheduler
+    if scheduler in ASYNC_SCHEDULERS:
+        return
+    if scheduler in WHOLE_PROMPT_SCHEDULERS and work.request.given.get("async_scheduling"):
+        raise work.refuse("async_scheduling", f"false with scheduler {scheduler}")
+    if not work.is_given("async_scheduling"):  # one's own scheduler may have no ``hold``
+        work.set("async_scheduling", False, f"follows from scheduler {scheduler}")
 
 
 def _resolve_chunking(work: _Work) -> None:
@@ -188,6 +200,7 @@ def _resolve_blocks(work: _Work) -> KvCapacity:
         gpu_memory_utilization=values["gpu_memory_utilization"],
         max_num_seqs=values["max_num_seqs"],
         max_num_batched_tokens=values["max_num_batched_tokens"],
+        max_model_len=values["max_model_len"],
         num_gpu_blocks=given.get("num_gpu_blocks"),
         kv_cache_memory_bytes=given.get("kv_cache_memory_bytes"),
         reserves=reserves,
@@ -200,6 +213,8 @@ def _resolve_blocks(work: _Work) -> KvCapacity:
         if fixed_by
         else f"memory of {work.request.gpu.name} less weights and estimated reserves"
     )
+    if kv.approximation:
+        source += f"; {kv.approximation}"
     work.set("num_blocks", kv.num_blocks, source)
     return kv
 
@@ -226,6 +241,8 @@ def _refuse_too_long(work: _Work, kv: KvCapacity) -> None:
         f"one sequence of {length} tokens needs {needed:.1f} GB of KV cache per GPU, there are "
         f"{there:.1f} GB, {needed - there:.1f} GB are missing"
     )
+    if kv.approximation and kv.approximation != SET_ASIDE:
+        shortage += f" ({kv.approximation}; a smaller max_num_seqs lets windows be set aside)"
     fixed_by = _pool_key(work)
     if fixed_by:
         got = str(work.request.given[fixed_by])

@@ -26,6 +26,8 @@ class ContinuousScheduler(CohortScheduler):
                 f"max_num_batched_tokens(={limits.max_num_batched_tokens}) must be >= "
                 f"max_model_len(={limits.max_model_len}) where prompts are not chunked."
             )
+        if limits.async_scheduling:
+            raise ValueError("async_scheduling(=True) must be False where prompts are not chunked.")
         super().__init__(replace(limits, enable_chunked_prefill=False))
 
     def _decide(self, plan: StepPlan, chunks: list[Chunk]) -> None:

@@ -31,6 +31,8 @@ from simserve.policy.waiting_queue import FcfsQueue, PriorityQueue, WaitingQueue
 
 NOTHING = StepPlan()
 
+_new = tuple.__new__  # half the price of a NamedTuple's own constructor
+
 Chunk = tuple[CohortRequest, int]
 """A request with prompt left to compute, and how many tokens of it this step computes."""
 
@@ -376,7 +378,7 @@ class CohortScheduler:
             self._admissions += 1
             request.admission = self._admissions
             running[request.request] = request
-            admitted.append(Admission(request.request, cached, request.preempted))
+            admitted.append(_new(Admission, (request.request, cached, request.preempted)))
             self._extend(request, wanted)
             chunks.append((request, wanted))
             budget -= wanted
@@ -389,7 +391,7 @@ class CohortScheduler:
         done: list[int] = []
         for request, tokens in chunks:
             past = request.computed
-            prefill.append(PlannedPrefill(request.request, tokens, past))
+            prefill.append(_new(PlannedPrefill, (request.request, tokens, past)))
             request.computed = past + tokens
             listed = request in self._prefilling
             if request.computed == request.known:
