@@ -46,6 +46,8 @@ class CohortScheduler:
         self._caching = limits.enable_prefix_caching
         self._ahead = limits.async_scheduling
         self._priority = limits.scheduling_policy == "priority"
+        self._chunked = limits.enable_chunked_prefill
+        self._reserve_full_isl = limits.scheduler_reserve_full_isl
         self._max_running = limits.max_running
         self._watermark_blocks = limits.watermark_blocks
         self._block_size = limits.block_size
@@ -342,7 +344,7 @@ class CohortScheduler:
         budget: int,
     ) -> None:
         """Admit from the waiting queue; nobody overtakes the head."""
-        limits, pool, waiting, size = self.limits, self.pool, self._waiting, self._block_size
+        pool, waiting, size = self.pool, self._waiting, self._block_size
         running, caching, max_running = self._running, self._caching, self._max_running
         hit: Hit = []
         admitted: list[Admission] = []
@@ -362,14 +364,13 @@ class CohortScheduler:
             if cap is not None and wanted > cap:
                 wanted = cap
             if wanted > budget:
-                if not limits.enable_chunked_prefill:
+                if not self._chunked:
                     break
                 wanted = budget
             reserve = self._watermark_blocks if running else 0
-            room = pool.free - unused - reserve + blocks
-            if limits.scheduler_reserve_full_isl and -(-known // size) > room:
-                break
-            if -(-(cached + wanted) // size) > room:
+            # Either the whole known sequence must fit, or just what this step computes.
+            tokens = known if self._reserve_full_isl else cached + wanted
+            if -(-tokens // size) > pool.free - unused - reserve + blocks:
                 break
             waiting.take()
             if blocks:
