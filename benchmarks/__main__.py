@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def measure_apart(case: Case) -> Figures:
     """Return the figures of ``case``, measured in a fresh process."""
     command = [sys.executable, "-m", "benchmarks", "--measure", case.name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as the command line has it
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env, check=False)
     if done.returncode:
         sys.exit(f"benchmarks: {case.name} did not run; see above")
     figures: Figures = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Fill README.md with what the commands in it really print.
+"""Fill README.md, and the pages in docs/, with what the commands in them really print.
 
 A block stands between ``<!-- output:NAME -->`` and ``<!-- /output:NAME -->``: a fenced
 ``console`` block whose lines that start with ``$ `` are commands. Each is run in an empty
@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").rglob("*.md")))
 PROMPT = "$ "
 COLUMNS = "80"
 ANSWERS = (0, 1)  # a missed objective is an answer too
@@ -80,17 +82,21 @@ def fill(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or check it, and return the exit status."""
+    """Write the pages, or check them, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
     options = parser.parse_args(arguments)
-    before = README.read_text(encoding="utf-8")
-    after = fill(before)
-    if options.check:
-        print("README.md is up to date" if after == before else "README.md: output has changed")
-        return int(after != before)
-    README.write_text(after, encoding="utf-8")
-    return 0
+    changed = 0
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = fill(before)
+        if after == before:
+            continue
+        changed += 1
+        print(f"{page.relative_to(ROOT)}: output has changed")
+        if not options.check:
+            page.write_text(after, encoding="utf-8")
+    return int(options.check and changed > 0)
 
 
 if __name__ == "__main__":

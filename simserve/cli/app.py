@@ -6,6 +6,7 @@ command imports what it needs when it runs.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -16,7 +17,9 @@ from simserve import __version__
 from simserve.cli.exits import CRASHED, OneLineGroup
 from simserve.cli.list_command import list_names
 from simserve.cli.run_command import run
+from simserve.cli.serve_cmd_command import serve_cmd
 from simserve.cli.sweep_command import sweep
+from simserve.cli.trace_command import trace_app
 from simserve.cli.verify_command import verify
 
 app = typer.Typer(
@@ -29,7 +32,9 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("sweep")(sweep)
 app.command("verify")(verify)
+app.command("serve-cmd")(serve_cmd)
 app.command("list")(list_names)
+app.add_typer(trace_app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,6 +80,8 @@ def main() -> None:
 
     A crash is neither a no nor a wrong input: it has a status of its own.
     """
+    # numpy's linear algebra is not used; its threads would burn time at every start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         click_command().main(args=sys.argv[1:], prog_name="simserve")
     except Exception:  # noqa: BLE001

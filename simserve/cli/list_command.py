@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ def list_names(
 
 
 def _models() -> list[tuple[str, str]]:
-    from simserve.inputs.model_spec import list_models, load_model
+    from simserve.inputs.model_catalogue import list_models, load_model
 
     specs = [load_model(name) for name in list_models()]
     return [(spec.name, f"{spec.parameters / 1e9:.1f} B parameters") for spec in specs]
@@ -51,10 +52,17 @@ def _gpus() -> list[tuple[str, str]]:
         (
             spec.name,
             f"{spec.memory_bytes / 1e9:.0f} GB, {spec.hbm_bytes_per_s / 1e12:.2f} TB/s, "
-            f"{spec.flops_per_s['bf16'] / 1e12:.0f} dense bf16 TFLOPS",
+            + _sixteen_bit_rate(spec.flops_per_s),
         )
         for spec in specs
     ]
+
+
+def _sixteen_bit_rate(flops_per_s: Mapping[str, float]) -> str:
+    for dtype in ("bf16", "fp16"):
+        if dtype in flops_per_s:
+            return f"{flops_per_s[dtype] / 1e12:.0f} dense {dtype} TFLOPS"
+    return "no 16-bit rate stated"
 
 
 def _workloads() -> list[tuple[str, str]]:

@@ -37,6 +37,18 @@ TraceFormat = Annotated[
 Deployment = Annotated[
     str | None, typer.Option("--deployment", metavar="FILE", help="Deployment file (YAML).")
 ]
+ServeCmd = Annotated[
+    str | None,
+    typer.Option(
+        "--serve-cmd",
+        metavar="LINE|@FILE|-",
+        help="Launch line as the deployment: 'vllm serve MODEL -tp 2 …', or @ a script or YAML.",
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option("--gpus", metavar="N", help="GPUs there are; refuse a deployment that uses more."),
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME", help="Model; see 'simserve list models'."),
@@ -86,6 +98,8 @@ class ScenarioChoice:
     trace: str | None
     trace_format: str | None
     deployment: str | None
+    serve_cmd: str | None
+    gpus: int | None
     model: str | None
     gpu: str | None
     tp: int | None
@@ -98,7 +112,7 @@ class ScenarioChoice:
     @classmethod
     def of_params(cls, params: Mapping[str, Any]) -> ScenarioChoice:
         """Return what a command's parameters choose; parameters that are not ours are left."""
-        mine = {field.name: params[field.name] for field in dataclasses.fields(cls)}
+        mine = {field.name: params.get(field.name) for field in dataclasses.fields(cls)}
         return cls(**mine | {"settings": tuple(params["settings"] or ())})
 
     def load(self, further_settings: Sequence[str] = ()) -> Scenario:
@@ -111,6 +125,8 @@ class ScenarioChoice:
             trace=self.trace,
             trace_format=self.trace_format,
             deployment=self.deployment,
+            serve_cmd=self.serve_cmd,
+            gpus=self.gpus,
             model=self.model,
             gpu=self.gpu,
             tp=self.tp,
@@ -123,5 +139,13 @@ class ScenarioChoice:
 
     def files(self) -> list[Path]:
         """Return the files that are read, which no output may replace."""
-        named = (self.scenario, self.workload, self.trace, self.deployment)
+        line = self.serve_cmd or ""
+        script = line[1:] if line.startswith("@") else None
+        named = (self.scenario, self.workload, self.trace, self.deployment, script)
         return [Path(name) for name in named if name is not None]
+
+
+def say_notes(scenario: Scenario | None) -> None:
+    """Print on stderr what was read of a launch line without effect."""
+    for note in scenario.launch_line.notes if scenario and scenario.launch_line else ():
+        typer.echo(f"simserve: launch line: {note}", err=True)

@@ -47,6 +47,8 @@ def run(
     trace: given.Trace = None,
     trace_format: given.TraceFormat = None,
     deployment: given.Deployment = None,
+    serve_cmd: given.ServeCmd = None,
+    gpus: given.Gpus = None,
     model: given.Model = None,
     gpu: given.Gpu = None,
     tp: given.Tp = None,
@@ -72,6 +74,7 @@ def run(
       simserve run chat.yaml --set max_num_seqs=64 --seed 1
       simserve run --trace azure.csv --model llama-3.1-8b --gpu h100-sxm
       simserve run chat.yaml --slo 'ttft:500 tpot:50' --save-result out.json
+      simserve run --serve-cmd 'vllm serve Qwen/Qwen3-8B -tp 2' --gpu h100-sxm
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     choice = given.ScenarioChoice.of_params(ctx.params)
     _check_destinations(choice, save_result, out, wants_detail=save_detailed, as_json=as_json)
@@ -107,6 +110,7 @@ def _simulate(choice: given.ScenarioChoice, *, check: bool) -> Result:
     from simserve.planning import run_scenario
 
     scenario = choice.load()
+    given.say_notes(scenario)
     with progress("simulating") as on_progress:
         return run_scenario.run(scenario, check=check, on_progress=on_progress)
 

@@ -65,6 +65,8 @@ def sweep(
     trace: given.Trace = None,
     trace_format: given.TraceFormat = None,
     deployment: given.Deployment = None,
+    serve_cmd: given.ServeCmd = None,
+    gpus: given.Gpus = None,
     model: given.Model = None,
     gpu: given.Gpu = None,
     tp: given.Tp = None,
@@ -89,6 +91,7 @@ def sweep(
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     choice = given.ScenarioChoice.of_params(ctx.params)
     points = _points(choice, vary or (), link or ())
+    given.say_notes(next((point.scenario for point in points if point.scenario), None))
     if dry_run:
         rows = [_planned(point) for point in points]
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -18,7 +18,15 @@ from simserve.inputs.engine_defaults import load_engine
 from simserve.inputs.engine_resolution import EngineRequest, EngineSettings, resolve_engine
 from simserve.inputs.hardware_profile import GpuSpec, load_gpu
 from simserve.inputs.kv_capacity import KvCapacity
-from simserve.inputs.model_spec import ModelSpec, load_model
+from simserve.inputs.model_catalogue import load_model
+from simserve.inputs.model_spec import ModelSpec
+from simserve.inputs.quantization import (
+    KV_DTYPES,
+    QUANTIZATION_NAMES,
+    find_format,
+    find_kv_bytes,
+    refuse_other_format,
+)
 from simserve.inputs.units import BytesOrZero, PositiveCount, TokenCount, TokenCountOrZero
 from simserve.inputs.validation import Origins, StrictModel, validate
 
@@ -85,8 +93,6 @@ class DeploymentSpec(StrictModel):
         "num_blocks": "num_gpu_blocks (the null block included)",
     } | dict.fromkeys(
         (
-            "kv_cache_dtype",
-            "quantization",
             "dtype",
             "pipeline_parallel_size",
             "enable_expert_parallel",
@@ -117,6 +123,12 @@ class DeploymentSpec(StrictModel):
     )
     engine: Name = Field(default="vllm", description="the name of an engine, as text")
     latency: Name = Field(default="roofline", description="the name of a latency model, as text")
+    quantization: Name | None = Field(
+        default=None, description=", ".join(QUANTIZATION_NAMES) + ": how weights are stored"
+    )
+    kv_cache_dtype: Name | None = Field(
+        default=None, description=", ".join(KV_DTYPES) + ": how KV values are stored"
+    )
     max_num_seqs: PositiveCount | None = Field(default=None, description=_COUNT)
     max_num_batched_tokens: TokenCount | None = Field(
         default=None, description=f"{_COUNT}: tokens per step"
@@ -139,9 +151,7 @@ class DeploymentSpec(StrictModel):
         None
     ) = Field(default=None, description="a fraction from 0 to 0.99 of the blocks")
     max_num_active_seqs: PositiveCount | None = Field(default=None, description=_COUNT)
-    async_scheduling: (
-        Annotated[bool, _is(False, "false: simserve does not model async scheduling yet")] | None
-    ) = Field(default=None, description="false")
+    async_scheduling: bool | None = Field(default=None, description=_ON_OFF)
     prefill_schedule_interval: (
         Annotated[int, _is(1, "1: simserve does not model other intervals yet")] | None
     ) = Field(default=None, description="1")
@@ -175,6 +185,25 @@ class Deployment:
     sources: dict[str, str]
 
 
+def _stored_as(model: ModelSpec, spec: DeploymentSpec, origins: Origins) -> ModelSpec:
+    """Return ``model`` with its weights and KV values in the formats that were given."""
+    if spec.quantization is not None:
+        which = "deployment.quantization"
+        asked = find_format(spec.quantization, origins.where(which), which)
+        if asked.experts_only and model.experts is None:
+            allowed = f"another format: {asked.method} covers experts, {model.name} has none"
+            raise InputError(origins.where(which), which, asked.method, allowed)
+        if model.weights is None:
+            model = replace(model, weights=asked)
+        else:
+            refuse_other_format(model.weights, asked, model.name, origins.where(which), which)
+    if spec.kv_cache_dtype is not None:
+        which = "deployment.kv_cache_dtype"
+        width = find_kv_bytes(spec.kv_cache_dtype, origins.where(which), which)
+        model = replace(model, kv_bytes_per_value=width or model.kv_bytes_per_value)
+    return model
+
+
 def read_deployment(entry: object, origins: Origins | None = None) -> Deployment:
     """Return the resolved deployment that the mapping ``entry`` describes.
 
@@ -194,6 +223,7 @@ def resolve_deployment(spec: DeploymentSpec, where: str | Origins = "deployment"
     """
     origins = Origins(where) if isinstance(where, str) else where
     model = load_model(spec.model, origins.where("deployment.model"), "deployment.model")
+    model = _stored_as(model, spec, origins)
     gpu = load_gpu(spec.gpu, origins.where("deployment.gpu"), "deployment.gpu")
     engine = load_engine(spec.engine, origins.where("deployment.engine"), "deployment.engine")
     if spec.tp not in model.tp_sizes():

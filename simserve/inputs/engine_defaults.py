@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simserve.errors import InputError
@@ -22,7 +22,13 @@ from simserve.inputs.yaml_reader import read_yaml
 
 # Spelling → file in catalogue/engines.
 _ENGINES = {"vllm": "vllm-0.33", "vllm-0.33": "vllm-0.33", "vllm-0.33.0": "vllm-0.33"}
-_MEMORY_KEYS = ("sampler_bytes_per_logit", "context", "cuda_graph_pool", "nccl_buffers")
+_MEMORY_KEYS = (
+    "sampler_bytes_per_logit",
+    "sampler_state_bytes_per_logit",
+    "context",
+    "cuda_graph_pool",
+    "nccl_buffers",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,10 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDefaults:
-    """The defaults of one engine version; ``memory`` is what it takes before the KV pool."""
+    """The defaults of one engine version; ``memory`` is what it takes before the KV pool.
+
+    ``earlier_memory`` has the same of earlier versions, whose block counts are on record.
+    """
 
     name: str
     version: str
@@ -45,6 +54,11 @@ class EngineDefaults:
     values: Mapping[str, Any]
     device_rows: tuple[DeviceRow, ...]
     memory: Mapping[str, Sourced]
+    earlier_memory: Mapping[str, Mapping[str, Sourced]]
+
+    def with_memory_of(self, version: str) -> EngineDefaults:
+        """Return these defaults with the memory that an earlier ``version`` took."""
+        return replace(self, version=version, memory=self.earlier_memory[version])
 
     def source(self) -> str:
         """Return the phrase that stands beside a value taken from here."""
@@ -79,22 +93,29 @@ def _read_engine(file_name: str) -> EngineDefaults:
 def read_engine(entry: Mapping[str, Any], where: str) -> EngineDefaults:
     """Return the defaults that a catalogue file's mapping states; refuse unsourced ones."""
     known = ("name", "version", "kind", "source", "date", "defaults", "by_device_memory", "memory")
-    refuse_unknown_keys(entry, known, where)
+    refuse_unknown_keys(entry, (*known, "earlier_memory"), where)
     for key in known:
         if key not in entry:
             raise InputError(where, key, "nothing", "a value for this key")
-    refuse_unknown_keys(entry["memory"], _MEMORY_KEYS, where, "memory")
     return EngineDefaults(
         name=entry["name"],
         version=entry["version"],
         provenance=read_provenance(entry, where, ""),
         values=entry["defaults"],
         device_rows=tuple(_device_row(row) for row in entry["by_device_memory"]),
-        memory={
-            key: read_sourced(entry["memory"].get(key), where, f"memory.{key}", _size)
-            for key in _MEMORY_KEYS
+        memory=_memory(entry["memory"], where, "memory"),
+        earlier_memory={
+            version: _memory(memory, where, f"earlier_memory.{version}")
+            for version, memory in entry.get("earlier_memory", {}).items()
         },
     )
+
+
+def _memory(section: Mapping[str, Any], where: str, which: str) -> dict[str, Sourced]:
+    refuse_unknown_keys(section, _MEMORY_KEYS, where, which)
+    return {
+        key: read_sourced(section.get(key), where, f"{which}.{key}", _size) for key in _MEMORY_KEYS
+    }
 
 
 def _device_row(row: Mapping[str, Any]) -> DeviceRow:

@@ -1,4 +1,4 @@
-"""A GPU: what the datasheet promises, and which share of it kernels reach.
+"""An accelerator: what the datasheet promises, and which share of it kernels reach.
 
 One folder per part stands in ``hardware_profiles/``; every number in its ``device.yaml`` has
 a kind, a source and a date.
@@ -26,7 +26,8 @@ from simserve.inputs.units import (
 from simserve.inputs.yaml_reader import read_yaml
 
 _FILE = "device.yaml"
-DTYPES = ("bf16", "fp16", "fp8", "int8", "fp4")
+# ``unstated`` is a rate whose precision the vendor does not say: no step is priced from it.
+DTYPES = ("bf16", "fp16", "fp8", "int8", "fp4", "unstated")
 
 # Key in the file → key in ``GpuSpec.efficiency``; a duration gets its unit into its name.
 _SHARES = {
@@ -50,9 +51,9 @@ class GpuSpec:
     """One GPU.
 
     ``memory_bytes`` is the total that ``nvidia-smi`` shows; CUDA, and so vLLM, sees
-    ``cuda_reserved_bytes`` less. FLOP rates are dense, ``link_bytes_per_s`` is one way.
-    ``efficiency`` has exactly the keys ``EFFICIENCY_KEYS``; ``sources`` has every number of
-    the profile by its dotted name.
+    ``cuda_reserved_bytes`` less. FLOP rates are dense, ``link_bytes_per_s`` is one way, and 0
+    for a part that has no other beside it. ``efficiency`` has exactly the keys
+    ``EFFICIENCY_KEYS``; ``sources`` has every number of the profile by its dotted name.
     """
 
     name: str
@@ -117,10 +118,11 @@ def read_gpu(entry: Mapping[str, Any], where: str) -> GpuSpec:
         "hbm_bytes_per_s": read_sourced(
             entry.get("hbm_bandwidth"), where, "hbm_bandwidth", _byte_rate
         ),
-        "link_bytes_per_s": read_sourced(
-            entry.get("link_bandwidth"), where, "link_bandwidth", _byte_rate
-        ),
     }
+    if "link_bandwidth" in entry:
+        sources["link_bytes_per_s"] = read_sourced(
+            entry["link_bandwidth"], where, "link_bandwidth", _byte_rate
+        )
     flops = _section(entry, "flops", where)
     for dtype, row in flops.items():
         if dtype not in DTYPES:
@@ -135,7 +137,9 @@ def read_gpu(entry: Mapping[str, Any], where: str) -> GpuSpec:
         cuda_reserved_bytes=round(sources["cuda_reserved_bytes"].value),
         hbm_bytes_per_s=sources["hbm_bytes_per_s"].value,
         flops_per_s={dtype: sources[f"flops_per_s.{dtype}"].value for dtype in flops},
-        link_bytes_per_s=sources["link_bytes_per_s"].value,
+        link_bytes_per_s=sources["link_bytes_per_s"].value
+        if "link_bytes_per_s" in sources
+        else 0.0,
         efficiency=efficiency,
         sources=sources,
     )

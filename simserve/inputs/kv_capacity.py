@@ -1,37 +1,31 @@
 """How many KV blocks a GPU holds, term by term, as vLLM arrives at ``num_gpu_blocks``.
 
-blocks = (fraction × memory that CUDA sees - weights - activation peak - context - graphs -
-NCCL) / bytes of a block. vLLM measures the terms in between at start-up; here they are
-estimated, and labelled as such.
+blocks = (fraction × memory that CUDA sees - weights - activation peak - sampler state -
+context - graphs - NCCL) / bytes of a block; ``memory_terms`` estimates what is subtracted.
+
+The scheduler has one pool of blocks that a sequence fills token by token. Layers with a
+window stop filling theirs, so for models that mix both kinds the pool is a *lower bound* of
+what vLLM's per-group pools hold, the better of two that no mix of requests can exceed:
+
+* every layer is counted as if it saw everything;
+* windows of ``max_num_seqs`` sequences are set aside, and blocks hold the other layers only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from simserve.errors import DoesNotFitError
+from simserve.errors import DoesNotFitError, InputError
 from simserve.inputs.engine_defaults import EngineDefaults
 from simserve.inputs.hardware_profile import GpuSpec
+from simserve.inputs.memory_terms import KvRequest, MemoryTerm, reserved_terms
 from simserve.inputs.model_spec import ModelSpec
 
 GB = 10**9
 # The null block and one to use.
 FEWEST_BLOCKS = 2
-# Activations are kept in 16 bits.
-ACTIVATION_BYTES_PER_VALUE = 2
-# Live at the peak of a layer: its input and the residual, then gate, up and their product.
-_HIDDEN_TENSORS, _FFN_TENSORS = 2, 3
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryTerm:
-    """Bytes on each GPU that something takes, and how far to trust the figure."""
-
-    name: str
-    bytes: int
-    kind: str
-    source: str
+ALL_COUNTED = "layers with a window are counted as if they kept the whole context: a lower bound"
+SET_ASIDE = "windows of max_num_seqs sequences are set aside, blocks hold the other layers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +34,14 @@ class KvCapacity:
 
     ``terms`` are what the GPU's memory goes to, the pool included; ``spare`` in it is what the
     fraction leaves out or whole blocks do not fill. They sum to the GPU's memory.
+    ``approximation`` says how windows are accounted, empty if the model has none.
     """
 
     num_blocks: int
     block_bytes: int
     block_size: int
     terms: tuple[MemoryTerm, ...]
+    approximation: str = ""
 
     @property
     def usable_blocks(self) -> int:
@@ -58,22 +54,16 @@ class KvCapacity:
         return self.usable_blocks * self.block_size
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KvRequest:
-    """The settings that the KV pool of one replica depends on.
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Bytes set aside for windows, bytes of a block, and how that approximates the model."""
 
-    ``reserves`` replaces estimated terms by name; ``num_gpu_blocks`` and
-    ``kv_cache_memory_bytes`` fix the pool itself.
-    """
+    windows: int
+    block: int
+    approximation: str
 
-    tp: int
-    block_size: int
-    gpu_memory_utilization: float
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    num_gpu_blocks: int | None = None
-    kv_cache_memory_bytes: int | None = None
-    reserves: Mapping[str, int] | None = None
+    def blocks(self, room: int) -> int:
+        return max(0, room - self.windows) // self.block
 
 
 def kv_capacity(
@@ -83,33 +73,75 @@ def kv_capacity(
 
     Raises:
         DoesNotFitError: if nothing is left for a block, or more is asked for than there is.
+        InputError: for ``num_gpu_blocks`` of a model whose blocks vLLM counts in another unit.
     """
-    block_bytes = request.block_size * model.kv_bytes_per_token(request.tp)
-    taken = _reserved_terms(model, gpu, engine, request)
+    taken = reserved_terms(model, engine, request)
     room = gpu.memory_bytes - gpu.cuda_reserved_bytes - sum(term.bytes for term in taken)
     if request.num_gpu_blocks is not None:
-        pool, kind, source = request.num_gpu_blocks * block_bytes, "given", "num_gpu_blocks"
+        _refuse_other_unit(model, request, where)
+        pool, kind = request.num_gpu_blocks * _whole_block(model, request), "given"
+        source = "num_gpu_blocks"
     elif request.kv_cache_memory_bytes is not None:
         pool, kind, source = request.kv_cache_memory_bytes, "given", "kv_cache_memory_bytes"
     else:
         pool, kind = _room_in_fraction(model, gpu, engine, request), "derived"
         source = f"{request.gpu_memory_utilization:g} of the memory that CUDA sees, less the rest"
-        if pool < FEWEST_BLOCKS * block_bytes:
+        if _best_plan(model, request, pool).blocks(pool) < FEWEST_BLOCKS:
             raise _model_does_not_fit(model, gpu, engine, request, where)
-    blocks = pool // block_bytes
-    spare = room - blocks * block_bytes
+    plan = _best_plan(model, request, pool)
+    blocks = plan.blocks(pool)
+    spare = room - plan.windows - blocks * plan.block
     if spare < 0:
-        raise _pool_does_not_fit(request, max(0, room), block_bytes, where)
+        raise _pool_does_not_fit(request, max(0, room), plan, where)
     reserved = gpu.sources["cuda_reserved_bytes"]
+    windows = [MemoryTerm("kv_windows", plan.windows, "derived", plan.approximation)]
     terms = (
         MemoryTerm("cuda_reserved", gpu.cuda_reserved_bytes, reserved.kind, reserved.source),
         *taken,
-        MemoryTerm("kv_blocks", blocks * block_bytes, kind, source),
+        *(windows if plan.windows else ()),
+        MemoryTerm("kv_blocks", blocks * plan.block, kind, source),
         MemoryTerm("spare", spare, "derived", "outside the memory fraction, or less than a block"),
     )
     return KvCapacity(
-        num_blocks=blocks, block_bytes=block_bytes, block_size=request.block_size, terms=terms
+        num_blocks=blocks,
+        block_bytes=plan.block,
+        block_size=request.block_size,
+        terms=terms,
+        approximation=plan.approximation,
     )
+
+
+def _best_plan(model: ModelSpec, request: KvRequest, pool: int) -> _Plan:
+    """Return the plan that gets more blocks out of ``pool`` bytes."""
+    whole = _whole_block(model, request)
+    if not model.has_windows:
+        return _Plan(0, whole, "")
+    plans = [_Plan(0, whole, ALL_COUNTED)]
+    windowed = [group for group in model.attention_groups if group.window is not None]
+    per_token = {group: model.group_bytes_per_token(group, request.tp) for group in windowed}
+    rest = whole - request.block_size * sum(per_token.values())
+    if rest:
+        aside = sum(
+            per_token[group] * _window_tokens(group.window or 0, request) for group in windowed
+        )
+        plans.append(_Plan(aside, rest, SET_ASIDE))
+    return max(plans, key=lambda plan: plan.blocks(pool))
+
+
+def _whole_block(model: ModelSpec, request: KvRequest) -> int:
+    return request.block_size * model.cache_bytes_per_token(request.tp)
+
+
+def _window_tokens(window: int, request: KvRequest) -> int:
+    """Return the most tokens that windowed layers keep for ``max_num_seqs`` sequences.
+
+    Each keeps its window in whole blocks, one more where it starts within a block, and what a
+    step adds before old blocks are freed (vLLM 0.33, kv_cache_interface.SlidingWindowSpec).
+    """
+    size = request.block_size
+    longest = -(-request.max_model_len // size) * size
+    kept = min((-(-(window - 1) // size) + 1) * size, longest)
+    return request.max_num_seqs * kept + request.max_num_batched_tokens
 
 
 def _room_in_fraction(
@@ -117,46 +149,18 @@ def _room_in_fraction(
 ) -> int:
     """Return the bytes that the memory fraction leaves for KV blocks; less than 0 if none."""
     visible = gpu.memory_bytes - gpu.cuda_reserved_bytes
-    taken = _reserved_terms(model, gpu, engine, request)
+    taken = reserved_terms(model, engine, request)
     return int(request.gpu_memory_utilization * visible) - sum(term.bytes for term in taken)
 
 
-def _reserved_terms(
-    model: ModelSpec, gpu: GpuSpec, engine: EngineDefaults, request: KvRequest
-) -> list[MemoryTerm]:
-    """Return what stands in the memory fraction beside the KV blocks."""
-    weights = model.weight_bytes(request.tp)
-    terms = [MemoryTerm("weights", weights, model.kind, f"{model.parameters} parameters")]
-    terms.append(_activation_peak(model, engine, request))
-    for name in ("context", "cuda_graph_pool", "nccl_buffers"):
-        reserve = engine.memory[name]
-        used = name != "nccl_buffers" or request.tp > 1
-        size = round(reserve.value) if used else 0
-        terms.append(MemoryTerm(name, size, reserve.kind, reserve.source))
-    given = request.reserves or {}
-    return [
-        MemoryTerm(term.name, given[term.name], "given", f"{term.name}_bytes")
-        if term.name in given
-        else term
-        for term in terms
-    ]
-
-
-def _activation_peak(model: ModelSpec, engine: EngineDefaults, request: KvRequest) -> MemoryTerm:
-    """Return the larger of the peaks in a layer and in the sampler, both at full batch."""
-    hidden = _HIDDEN_TENSORS * model.hidden_size
-    ffn = _FFN_TENSORS * (model.ffn_size // request.tp)
-    tokens = request.max_num_batched_tokens
-    layer = tokens * (hidden + ffn) * ACTIVATION_BYTES_PER_VALUE
-    seqs = min(request.max_num_seqs, tokens)
-    per_logit = engine.memory["sampler_bytes_per_logit"]
-    logits = round(seqs * model.vocab_size * per_logit.value)
-    sampler = logits + tokens * hidden * ACTIVATION_BYTES_PER_VALUE
-    if sampler > layer:
-        text = f"sampler at {seqs} sequences × {model.vocab_size} logits × {per_logit.value:g} B"
-        return MemoryTerm("activation_peak", sampler, "assumed", f"{text}; {per_logit.source}")
-    text = f"one layer at {tokens} tokens: {_HIDDEN_TENSORS} hidden and {_FFN_TENSORS} ffn tensors"
-    return MemoryTerm("activation_peak", layer, "assumed", text)
+def _refuse_other_unit(model: ModelSpec, request: KvRequest, where: str) -> None:
+    """Refuse a count of vLLM's blocks where one of them covers only some of the layers."""
+    if model.has_windows and len(model.attention_groups) > 1:
+        allowed = (
+            f"nothing with {model.name}, whose layers differ: a block of vLLM's holds one group "
+            "of them, a block here all; give kv_cache_memory_bytes"
+        )
+        raise InputError(where, "deployment.num_gpu_blocks", request.num_gpu_blocks, allowed)
 
 
 def _model_does_not_fit(
@@ -165,9 +169,10 @@ def _model_does_not_fit(
     """Return the error for a GPU with no room for KV blocks: by how much, and the way out."""
 
     def missing_bytes(tp: int) -> int:
-        block = request.block_size * model.kv_bytes_per_token(tp)
-        room = _room_in_fraction(model, gpu, engine, replace(request, tp=tp))
-        return FEWEST_BLOCKS * block - room
+        there = replace(request, tp=tp)
+        return FEWEST_BLOCKS * _whole_block(model, there) - _room_in_fraction(
+            model, gpu, engine, there
+        )
 
     enough = [tp for tp in model.tp_sizes() if tp > request.tp and missing_bytes(tp) <= 0]
     way_out = f"tp {enough[0]} or larger GPUs" if enough else "larger GPUs"
@@ -181,13 +186,11 @@ def _model_does_not_fit(
     )
 
 
-def _pool_does_not_fit(
-    request: KvRequest, room: int, block_bytes: int, where: str
-) -> DoesNotFitError:
+def _pool_does_not_fit(request: KvRequest, room: int, plan: _Plan, where: str) -> DoesNotFitError:
     """Return the error for a fixed pool that is larger than what the rest leaves."""
     if request.num_gpu_blocks is not None:
         key, got = "num_gpu_blocks", request.num_gpu_blocks
-        asked, most = got * block_bytes, f"{room // block_bytes} blocks of {block_bytes} bytes"
+        asked, most = got * plan.block, f"{room // plan.block} blocks of {plan.block} bytes"
     else:
         key = "kv_cache_memory_bytes"
         asked = got = request.kv_cache_memory_bytes or 0

@@ -1,45 +1,43 @@
 """The shape of a model: what its weights and its KV cache weigh.
 
-Shapes stand in ``catalogue/models``. They describe a decoder with grouped-query attention
-and a gated feed-forward network of three matrices, without biases (Llama 3, Qwen3).
+Bytes follow from the shape, never from a name: grouped-query, latent and windowed attention,
+dense and mixed-expert feed-forward networks are all one ``ModelSpec``, whose matrices
+``model_matrices`` enumerates.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from simserve.errors import InputError
-from simserve.inputs.data_files import CATALOGUE, find_name, normal_name
-from simserve.inputs.sourced import read_provenance, refuse_unknown_keys
-from simserve.inputs.units import parse_count, parse_quantity
-from simserve.inputs.yaml_reader import read_yaml
-
-# vLLM pads the vocabulary of embedding and LM head to a multiple of this before it is cut
-# (layers/vocab_parallel_embedding.py, DEFAULT_VOCAB_PADDING_SIZE).
-VOCAB_PADDING = 64
-
-_COUNTS = (
-    "layers",
-    "hidden_size",
-    "attention_heads",
-    "kv_heads",
-    "head_size",
-    "ffn_size",
-    "vocab_size",
-    "max_position_embeddings",
+from simserve.inputs.model_matrices import (
+    QUANTISED_PARTS,
+    Matrix,
+    checkpoint_values,
+    matrices,
+    vector_values,
 )
-_WIDTHS = ("weight_bytes_per_value", "kv_bytes_per_value")
-_FLAGS = ("tied_embeddings", "qk_norm")
-_KEYS = ("name", "hf_id", "aliases", "kind", "source", "date", *_COUNTS, *_WIDTHS, *_FLAGS)
+from simserve.inputs.model_shape import AttentionGroup, Experts, LatentAttention, SparseIndexer
+from simserve.inputs.quantization import WeightFormat
+
+ATTENTION_BIASES = ("none", "qkv", "all")
+# The indexer keeps its keys in fp8, with one 32-bit scale per token and layer (vLLM 0.33,
+# model_executor/models/deepseek_v2.py, DeepseekV32IndexerCache).
+_INDEX_SCALE_BYTES = 4
+# In 8 bits the sparse kernels keep the latent in fp8 with a 32-bit scale per 128 values and
+# the rotated key in 16 bits (vLLM 0.33, kv-cache-dtype fp8_ds_mla: 656 bytes for DeepSeek).
+_SPARSE_SCALE_GROUP, _SPARSE_SCALE_BYTES, _SPARSE_ROPE_BYTES = 128, 4, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """One model's shape; ``qk_norm`` says whether queries and keys have norm weights."""
+    """One model's shape.
+
+    ``groups`` splits the layers by kind of attention; empty, all are alike and see everything.
+    ``weight_bytes_per_value`` is the width of what ``weights`` does not cover: of everything,
+    if it is None. ``qk_norm``: queries and keys have norm weights of ``head_size`` each;
+    ``extra_values_per_layer`` are vectors that no other field tells (attention sinks).
+    """
 
     name: str
     hf_id: str
@@ -55,134 +53,134 @@ class ModelSpec:
     weight_bytes_per_value: float = 2.0
     kv_bytes_per_value: float = 2.0
     qk_norm: bool = False
+    ffn_matrices: int = 3
+    ffn_bias: bool = False
+    attention_bias: str = "none"
+    norms_per_layer: int = 2
+    norm_bias: bool = False
+    embedding_norm: bool = False
+    learned_positions: int = 0
+    extra_values_per_layer: int = 0
+    groups: tuple[AttentionGroup, ...] = ()
+    mla: LatentAttention | None = None
+    indexer: SparseIndexer | None = None
+    experts: Experts | None = None
+    weights: WeightFormat | None = None
     kind: str = "assumed"
     source: str = "given in code"
     date: str = ""
 
     @property
+    def attention_groups(self) -> tuple[AttentionGroup, ...]:
+        """The layers by kind of attention; one group, unless the model mixes kinds."""
+        if self.groups:
+            return self.groups
+        return (
+            AttentionGroup(layers=self.layers, kv_heads=self.kv_heads, head_size=self.head_size),
+        )
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some layers keep only a window of the context."""
+        return any(group.window is not None for group in self.groups)
+
+    @property
     def parameters(self) -> int:
-        """Values in the checkpoint: embeddings, projections, norms and LM head."""
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        layer = self._attention_values(1) + self._ffn_values(1) + self._layer_norm_values
-        return embeddings + self.layers * layer + self.hidden_size
+        """Values in the checkpoint: embeddings, projections, experts, norms and LM head."""
+        return checkpoint_values(self)
+
+    @property
+    def active_parameters(self) -> int:
+        """Values that one token is computed with: of the experts only those it is sent to."""
+        if self.experts is None:
+            return self.parameters
+        idle = self.experts.count - self.experts.per_token
+        return self.parameters - sum(
+            one.outputs * one.inputs * one.layers * idle
+            for one in matrices(self)
+            if one.part == "experts"
+        )
+
+    def described(self) -> dict[str, Any]:
+        """Return every field and the parameters, as JSON-able objects."""
+        groups = [asdict(group) for group in self.groups]
+        return asdict(self) | {"groups": groups, "parameters": self.parameters}
 
     def weight_bytes(self, tp: int = 1) -> int:
-        """Return the bytes of weights on each of ``tp`` GPUs.
+        """Return the bytes of weights on each of ``tp`` GPUs, scales included."""
+        stored = sum(self.matrix_bytes(one) for one in matrices(self, tp))
+        return round(stored + vector_values(self, tp) * self.weight_bytes_per_value)
 
-        Matrices are cut (KV heads replicated when there are fewer than ``tp``), the vocabulary
-        is padded as vLLM pads it, norms stand on every GPU.
-        """
-        padded = -(-self.vocab_size // VOCAB_PADDING) * VOCAB_PADDING
-        vocab = -(-padded // tp) * self.hidden_size * (1 if self.tied_embeddings else 2)
-        layer = self._attention_values(tp) + self._ffn_values(tp) + self._layer_norm_values
-        values = vocab + self.layers * layer + self.hidden_size
-        return round(values * self.weight_bytes_per_value)
+    def matrix_bytes(self, matrix: Matrix) -> float:
+        """Return the bytes of all layers' and experts' copies of ``matrix``."""
+        weights = self.format_of(matrix)
+        if weights is None:
+            return matrix.values * self.weight_bytes_per_value
+        one = weights.matrix_bytes(matrix.outputs, matrix.inputs)
+        return one * matrix.layers * matrix.copies
+
+    def format_of(self, matrix: Matrix) -> WeightFormat | None:
+        """Return the format that ``matrix`` is stored in, None for plain values."""
+        weights = self.weights
+        covered = ("experts",) if weights and weights.experts_only else QUANTISED_PARTS
+        return weights if matrix.part in covered else None
 
     def kv_heads_per_gpu(self, tp: int = 1) -> int:
         """Return the KV heads that each of ``tp`` GPUs keeps: at least one."""
         return max(1, self.kv_heads // tp)
 
     def kv_bytes_per_token(self, tp: int = 1) -> int:
-        """Return the KV-cache bytes that one token adds on each of ``tp`` GPUs.
+        """Return the KV-cache bytes that a token adds on each of ``tp`` GPUs, in every layer.
 
-        Two tensors (K and V) per layer, each ``kv_heads × head_size`` values.
+        Two tensors (K and V) per layer, each ``kv_heads × head_size`` values; with latent
+        attention one latent and one rotated key per layer, not divided. What windows save
+        later is not taken off here, but in ``kv_bytes``.
         """
-        values = 2 * self.layers * self.kv_heads_per_gpu(tp) * self.head_size
+        if self.mla is not None:
+            return round(self.layers * self._latent_bytes(self.mla))
+        return sum(self.group_bytes_per_token(group, tp) for group in self.attention_groups)
+
+    def group_bytes_per_token(self, group: AttentionGroup, tp: int = 1) -> int:
+        """Return the KV-cache bytes that a token adds in the layers of ``group``."""
+        if self.mla is not None:
+            return round(group.layers * self._latent_bytes(self.mla))
+        values = 2 * group.layers * max(1, group.kv_heads // tp) * group.head_size
         return round(values * self.kv_bytes_per_value)
+
+    @property
+    def index_bytes_per_token(self) -> int:
+        """Bytes that a token adds to the sparse indexer's own cache, on every GPU."""
+        if self.indexer is None:
+            return 0
+        return self.layers * (self.indexer.head_size + _INDEX_SCALE_BYTES)
+
+    def cache_bytes_per_token(self, tp: int = 1) -> int:
+        """Return all that a token adds to the cache: KV, and the indexer's keys if any."""
+        return self.kv_bytes_per_token(tp) + self.index_bytes_per_token
+
+    def kv_bytes(self, tokens: int, tp: int = 1) -> int:
+        """Return the cache bytes of one sequence of ``tokens``: windows keep their window."""
+        return tokens * self.index_bytes_per_token + sum(
+            group.tokens_kept(tokens) * self.group_bytes_per_token(group, tp)
+            for group in self.attention_groups
+        )
 
     def tp_sizes(self) -> tuple[int, ...]:
         """Return the tensor-parallel sizes that cut this model evenly."""
-        return tuple(
-            tp
-            for tp in range(1, self.attention_heads + 1)
-            if self.attention_heads % tp == 0
-            and self.ffn_size % tp == 0
-            and (self.kv_heads % tp == 0 or tp % self.kv_heads == 0)
+        return tuple(tp for tp in range(1, self.attention_heads + 1) if self._is_cut_by(tp))
+
+    def _is_cut_by(self, tp: int) -> bool:
+        sizes = [self.attention_heads, self.ffn_size]
+        if self.experts is not None:
+            sizes += [self.experts.ffn_size, self.experts.shared_ffn_size]
+        kv_heads = () if self.mla else {group.kv_heads for group in self.attention_groups}
+        return all(size % tp == 0 for size in sizes) and all(
+            heads % tp == 0 or tp % heads == 0 for heads in kv_heads
         )
 
-    def _attention_values(self, tp: int) -> int:
-        queries = self.attention_heads // tp * self.head_size
-        keys = self.kv_heads_per_gpu(tp) * self.head_size
-        return self.hidden_size * (2 * queries + 2 * keys)  # Q and O, K and V
-
-    def _ffn_values(self, tp: int) -> int:
-        return 3 * self.hidden_size * (self.ffn_size // tp)  # gate, up, down
-
-    @property
-    def _layer_norm_values(self) -> int:
-        return 2 * self.hidden_size + (2 * self.head_size if self.qk_norm else 0)
-
-
-def list_models() -> tuple[str, ...]:
-    """Return the names of the models in the catalogue, sorted."""
-    return tuple(sorted(path.stem for path in (CATALOGUE / "models").glob("*.yaml")))
-
-
-def load_model(name: str, where: str = "--model", which: str = "model") -> ModelSpec:
-    """Return the catalogue's model ``name``: its own name, an alias or a Hugging Face id.
-
-    Raises:
-        InputError: if there is none, naming the nearest; or if its file is not right.
-    """
-    return _read_catalogue_model(find_name(name, _spellings(), where, which))
-
-
-@functools.cache
-def _read_catalogue_model(name: str) -> ModelSpec:
-    path = CATALOGUE / "models" / f"{name}.yaml"
-    return read_model(read_yaml(path), str(path))
-
-
-@functools.cache
-def _spellings() -> Mapping[str, str]:
-    spellings: dict[str, str] = {}
-    for name in list_models():
-        entry = read_yaml(CATALOGUE / "models" / f"{name}.yaml")
-        for spelling in (name, entry["hf_id"], *entry.get("aliases", ())):
-            spellings[normal_name(spelling)] = name
-    return MappingProxyType(spellings)
-
-
-def read_model(entry: Mapping[str, Any], where: str) -> ModelSpec:
-    """Return the model that a catalogue file's mapping describes; refuse an unsourced one."""
-    refuse_unknown_keys(entry, _KEYS, where)
-    provenance = read_provenance(entry, where, "")
-    fields: dict[str, Any] = {}
-    for key in ("name", "hf_id"):
-        if not isinstance(entry.get(key), str):
-            raise InputError(where, key, entry.get(key, "nothing"), "text")
-        fields[key] = entry[key]
-    for key in _COUNTS:
-        fields[key] = _positive_count(entry.get(key), where, key)
-    for key in _WIDTHS:
-        fields[key] = _positive_number(entry.get(key), where, key)
-    for key in _FLAGS:
-        if not isinstance(entry.get(key), bool):
-            raise InputError(where, key, entry.get(key, "nothing"), "true or false")
-        fields[key] = entry[key]
-    if fields["attention_heads"] % fields["kv_heads"]:
-        allowed = f"a divisor of attention_heads ({fields['attention_heads']})"
-        raise InputError(where, "kv_heads", fields["kv_heads"], allowed)
-    return ModelSpec(**fields, kind=provenance.kind, source=provenance.source, date=provenance.date)
-
-
-def _positive_count(value: object, where: str, key: str) -> int:
-    allowed = "an integer of at least 1"
-    try:
-        count = parse_count(value, allowed)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise InputError(where, key, "nothing" if value is None else value, allowed)
-    return count
-
-
-def _positive_number(value: object, where: str, key: str) -> float:
-    allowed = "a number above 0, in bytes"
-    try:
-        number = parse_quantity(value, {}, allowed)
-    except ValueError:
-        number = 0.0
-    if number <= 0:
-        raise InputError(where, key, "nothing" if value is None else value, allowed)
-    return number
+    def _latent_bytes(self, mla: LatentAttention) -> float:
+        """Return the bytes of one token's latent and rotated key in one layer."""
+        if self.indexer is None or self.kv_bytes_per_value > 1:
+            return mla.cached_values * self.kv_bytes_per_value
+        scales = -(-mla.kv_rank // _SPARSE_SCALE_GROUP) * _SPARSE_SCALE_BYTES
+        return mla.kv_rank + scales + mla.rope_size * _SPARSE_ROPE_BYTES

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from simserve.errors import InputError
 from simserve.inputs.deployment import Deployment, read_deployment
+from simserve.inputs.launch_line.read import LaunchLine, check_gpus, read_launch_line
 from simserve.inputs.scenario_draft import Draft
 from simserve.inputs.settings import parse_setting
 from simserve.inputs.slo import Slo
@@ -24,7 +26,10 @@ _HASH_CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything that decides a run. ``start_date`` (ISO) is when the simulated clock starts."""
+    """Everything that decides a run. ``start_date`` (ISO) is when the simulated clock starts.
+
+    ``launch_line`` is the line that the deployment was read from, if it was.
+    """
 
     workload: WorkloadSpec
     deployment: Deployment
@@ -32,13 +37,14 @@ class Scenario:
     seed: int
     name: str
     start_date: str | None = None
+    launch_line: LaunchLine | None = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every value that decides the run, with its source, as JSON-able objects."""
         workload = self.workload.model_dump(mode="json", exclude_none=True)
         if self.workload.trace is not None:
             workload["trace"]["sha256"] = _sha256(Path(self.workload.trace.file))
-        return {
+        resolved = {
             "name": self.name,
             "seed": self.seed,
             "start_date": self.start_date,
@@ -46,6 +52,12 @@ class Scenario:
             "slo": None if self.slo is None else [asdict(one) for one in self.slo.objectives],
             "deployment": resolved_deployment(self.deployment),
         }
+        if self.launch_line is not None:
+            resolved["launch_line"] = {
+                "engine": self.launch_line.engine,
+                "notes": list(self.launch_line.notes),
+            }
+        return resolved
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of the resolved scenario."""
@@ -57,7 +69,7 @@ def resolved_deployment(deployment: Deployment) -> dict[str, Any]:
     """Return every value of ``deployment`` with its source, as JSON-able objects."""
     settings = asdict(deployment.engine)
     return {
-        "model": asdict(deployment.model) | {"parameters": deployment.model.parameters},
+        "model": deployment.model.described(),
         "gpu": {
             "name": deployment.gpu.name,
             "family": deployment.gpu.family,
@@ -91,6 +103,8 @@ def load_scenario(
     trace: str | Path | None = None,
     trace_format: str | None = None,
     deployment: str | Path | None = None,
+    serve_cmd: str | None = None,
+    gpus: int | None = None,
     model: str | None = None,
     gpu: str | None = None,
     tp: int | None = None,
@@ -103,10 +117,10 @@ def load_scenario(
 ) -> Scenario:
     """Return the scenario in the file ``path``, or the one that ships, with options applied.
 
-    ``path``, ``workload`` and ``deployment`` are files, or names of scenarios that ship. With
-    ``workload`` or ``trace`` and no ``path``, the deployment is that of the shipped scenario
-    unless options replace it, and its name and SLO are dropped. ``settings`` are texts
-    ``key=value``.
+    ``path``, ``workload`` and ``deployment`` are files, or names of scenarios that ship.
+    ``serve_cmd`` is a launch line in place of ``deployment``, ``gpus`` how many GPUs there are.
+    With ``workload`` or ``trace`` and no ``path``, the deployment is that of the shipped scenario
+    unless options replace it, and its name and SLO are dropped. ``settings`` are ``key=value``.
 
     Raises:
         InputError: if a file or a value cannot be used, or an option contradicts a setting.
@@ -119,8 +133,7 @@ def load_scenario(
         draft.replace_section("workload", workload, "--workload")
     if trace is not None or trace_format is not None:
         draft.use_trace(trace, trace_format)
-    if deployment is not None:
-        draft.replace_section("deployment", deployment, "--deployment")
+    line = _replace_deployment(draft, deployment, serve_cmd, keep_gpu=path is not None)
     options: dict[str, object] = {
         "deployment.model": model,
         "deployment.gpu": gpu,
@@ -131,13 +144,36 @@ def load_scenario(
         "seed": seed,
         "start_date": start_date,
     }
+    _apply(draft, options, settings)
+    scenario = _finished(draft, line)
+    if gpus is not None:
+        check_gpus(scenario.deployment.tp, scenario.deployment.replicas, gpus, f"--gpus {gpus}")
+    return scenario
+
+
+def _replace_deployment(
+    draft: Draft, file: str | Path | None, serve_cmd: str | None, keep_gpu: bool
+) -> LaunchLine | None:
+    """Put what ``file`` or the launch line says in place of the deployment; return the line."""
+    if serve_cmd is None:
+        if file is not None:
+            draft.replace_section("deployment", file, "--deployment")
+        return None
+    if file is not None:
+        raise InputError("--serve-cmd", None, "a second deployment", "it or --deployment")
+    line = read_launch_line(serve_cmd)
+    draft.use_launch_line(line, keep_gpu=keep_gpu)
+    return line
+
+
+def _apply(draft: Draft, options: Mapping[str, object], settings: Sequence[str]) -> None:
+    """Set what options and ``--set`` give; the same key twice is refused."""
     for key, value in options.items():
         if value is not None:
             draft.set(key, value, "--" + key.removeprefix("deployment.").replace("_", "-"))
     for text in settings:
         setting = parse_setting(text)
         draft.set(setting.path, setting.value, setting.where)
-    return _finished(draft)
 
 
 def scenario_from_dict(
@@ -153,8 +189,10 @@ def scenario_from_dict(
     return _finished(Draft.from_mapping(dict(entry), where, Path(base_dir), "scenario"))
 
 
-def _finished(draft: Draft) -> Scenario:
+def _finished(draft: Draft, line: LaunchLine | None = None) -> Scenario:
     """Return the scenario of a complete draft: every section checked and resolved."""
+    if line is not None:
+        draft.check_launch_line()
     return Scenario(
         workload=read_workload(draft.section("workload"), draft.origins),
         deployment=read_deployment(draft.section("deployment"), draft.origins),
@@ -162,6 +200,7 @@ def _finished(draft: Draft) -> Scenario:
         seed=draft.checked_seed(),
         name=draft.checked_name(),
         start_date=draft.checked_start_date(),
+        launch_line=line,
     )
 
 

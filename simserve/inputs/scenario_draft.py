@@ -11,6 +11,7 @@ from typing import Any
 
 from simserve.errors import InputError, nearest_name
 from simserve.inputs.data_files import data_dir, normal_name
+from simserve.inputs.launch_line.read import LaunchLine
 from simserve.inputs.settings import TOP_KEYS, with_value
 from simserve.inputs.slo import Slo, parse_slo
 from simserve.inputs.sourced import refuse_unknown_keys
@@ -56,6 +57,27 @@ class Draft:
         """Put the section that ``file`` holds in place of the present one."""
         self._take_file(key, *_find_file(str(file), Path(), option, None))
         self.default_name = Path(file).stem if key == "workload" else self.default_name
+
+    def use_launch_line(self, line: LaunchLine, keep_gpu: bool) -> None:
+        """Make the deployment what a launch line says; the GPU is not in it, and may be kept."""
+        before = self.entry.get("deployment")
+        kept: dict[str, Any] = {}
+        if keep_gpu and isinstance(before, dict) and "gpu" in before:
+            kept = {"gpu": before["gpu"]}
+        gpu_from = self.origins.where("deployment.gpu")
+        self.entry["deployment"] = kept | line.deployment
+        self.origins.note("deployment", "--serve-cmd")
+        for key, origin in line.origins.items():
+            self.origins.note(f"deployment.{key}", origin)
+        if kept:
+            self.origins.note("deployment.gpu", gpu_from)
+
+    def check_launch_line(self) -> None:
+        """Refuse a launch line beside which nobody named the GPU."""
+        section = self.entry.get("deployment")
+        if isinstance(section, dict) and section.get("gpu") is None:
+            allowed = "--gpu NAME beside it: a launch line does not name the hardware"
+            raise InputError("--serve-cmd", "deployment.gpu", "nothing", allowed)
 
     def use_trace(self, file: str | Path | None, trace_format: str | None) -> None:
         """Make the workload the trace ``file``; without one, only set the trace's format."""

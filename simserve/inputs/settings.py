@@ -50,6 +50,8 @@ def _full_path(key: str, where: str) -> str:
     if normal in keys:
         return normal
     found = [path for path in keys if path.endswith(f".{normal}")]
+    if len(found) > 1:  # rate_per_s is that of the arrivals; the trace's is spelled in full
+        found = [path for path in found if not path.startswith("workload.trace.")]
     if len(found) == 1:
         return found[0]
     if found:

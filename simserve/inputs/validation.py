@@ -109,12 +109,21 @@ def _unknown_key(
 def _model_at(model: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
     """Return the model that stands under ``keys``, None if there is none."""
     for key in keys:
+        if key.isdecimal():  # an item of a list, whose model was found with the list
+            continue
         field = model.model_fields.get(key)
-        inner = field and submodel(field.annotation)
+        inner = field and _item_model(field.annotation)
         if not inner:
             return None
         model = inner
     return model
+
+
+def _item_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model class anywhere in ``annotation``, lists of it included."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_item_model, get_args(annotation))), None)
 
 
 def submodel(annotation: Any) -> type[BaseModel] | None:

@@ -6,132 +6,40 @@ This module only reads and checks the description; ``simserve.traffic`` draws th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from simserve.errors import InputError
-from simserve.inputs.units import (
-    PositiveCount,
-    PositiveNumber,
-    RatePerS,
-    Seconds,
-    TokenCount,
-    parse_count,
-)
+from simserve.inputs.units import PositiveCount, Seconds
 from simserve.inputs.validation import KeyProblem, Origins, StrictModel, validate
+from simserve.inputs.workload_arrivals import ArrivalProcess, ArrivalsSpec, RateStep, as_tuple
+from simserve.inputs.workload_lengths import HistogramSpec, LengthSpec
+from simserve.inputs.workload_prompts import ClassSpec, PrefixSpec, SegmentGroupSpec, SessionsSpec
+from simserve.inputs.workload_trace import TABLE_ROLES, TraceFormat, TraceSpec
 
-ArrivalProcess = Literal["poisson", "constant", "gamma", "all-at-once"]
-TraceFormat = Literal["azure", "mooncake", "timed-trace"]
+__all__ = [
+    "TABLE_ROLES",
+    "ArrivalProcess",
+    "ArrivalsSpec",
+    "ClassSpec",
+    "HistogramSpec",
+    "LengthSpec",
+    "PrefixSpec",
+    "RateStep",
+    "SegmentGroupSpec",
+    "SessionsSpec",
+    "TraceFormat",
+    "TraceSpec",
+    "WorkloadSpec",
+    "read_workload",
+]
 
-
-def _hyphenated(value: Any) -> Any:
-    return value.replace("_", "-") if isinstance(value, str) else value
-
-
-class ArrivalsSpec(StrictModel):
-    """When requests come.
-
-    ``burstiness`` is vLLM's: the shape of the gamma distribution of the gaps (1 is Poisson,
-    less is burstier).
-    """
-
-    process: Annotated[ArrivalProcess, BeforeValidator(_hyphenated)] = Field(
-        default="poisson", description="poisson, constant, gamma or all-at-once"
-    )
-    rate_per_s: RatePerS | None = Field(
-        default=None, description="a number above 0, in requests per second"
-    )
-    burstiness: PositiveNumber | None = Field(
-        default=None, description="a number above 0: the shape of the gamma distribution"
-    )
-
-    @model_validator(mode="after")
-    def _agrees(self) -> ArrivalsSpec:
-        if self.process == "all-at-once":
-            if self.rate_per_s is not None:
-                raise KeyProblem("rate_per_s", self.rate_per_s, "no rate for all-at-once")
-        elif self.rate_per_s is None:
-            allowed = f"a number above 0, in requests per second, for process {self.process}"
-            raise KeyProblem("rate_per_s", "nothing", allowed)
-        if self.process == "gamma" and self.burstiness is None:
-            raise KeyProblem("burstiness", "nothing", "a number above 0, for process gamma")
-        if self.process != "gamma" and self.burstiness is not None:
-            allowed = f"no burstiness for process {self.process}; use process gamma"
-            raise KeyProblem("burstiness", self.burstiness, allowed)
-        return self
-
-
-class LengthSpec(StrictModel):
-    """How many tokens: always ``fixed``, or lognormal with this ``median`` and ``p95``.
-
-    Draws outside ``min``..``max`` are cut to the nearer of the two.
-    """
-
-    fixed: TokenCount | None = Field(default=None, description="tokens, at least 1")
-    median: PositiveNumber | None = Field(default=None, description="tokens, above 0")
-    p95: PositiveNumber | None = Field(default=None, description="tokens, above the median")
-    min: TokenCount | None = Field(default=None, description="tokens, at least 1")
-    max: TokenCount | None = Field(default=None, description="tokens, at least min")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_number(cls, value: Any) -> Any:
-        """Read a bare ``512`` (or ``2k``) as ``{fixed: 512}``."""
-        if isinstance(value, (dict, LengthSpec)):
-            return value
-        try:
-            fixed = parse_count(value, "")
-        except ValueError:
-            fixed = 0
-        if fixed < 1:
-            raise KeyProblem("", value, "tokens: an integer of at least 1, or {median, p95}")
-        return {"fixed": fixed}
-
-    @model_validator(mode="after")
-    def _agrees(self) -> LengthSpec:
-        if self.fixed is not None:
-            for key in ("median", "p95", "min", "max"):
-                if getattr(self, key) is not None:
-                    raise KeyProblem(key, getattr(self, key), "nothing beside fixed")
-            return self
-        if self.median is None:
-            raise KeyProblem("", "nothing", "tokens: an integer, or {median, p95}")
-        if self.p95 is None:
-            raise KeyProblem("p95", "nothing", "tokens, beside median")
-        if self.p95 <= self.median:
-            allowed = f"more than the median ({self.median:g}); use fixed for one length"
-            raise KeyProblem("p95", self.p95, allowed)
-        if self.min is not None and self.max is not None and self.max < self.min:
-            raise KeyProblem("max", self.max, f"at least min ({self.min})")
-        return self
-
-
-class PrefixSpec(StrictModel):
-    """``count`` shared prefixes of ``tokens`` each.
-
-    One of them, drawn uniformly, stands in front of every prompt; ``prompt_tokens`` counts
-    what follows it.
-    """
-
-    count: PositiveCount = Field(description="an integer of at least 1: different prefixes")
-    tokens: TokenCount = Field(description="an integer of at least 1: tokens of each prefix")
-
-
-class TraceSpec(StrictModel):
-    """A file of requests; ``head`` keeps only the first so many."""
-
-    file: Annotated[str, Field(min_length=1)] = Field(description="the name of a trace file")
-    format: Annotated[TraceFormat, BeforeValidator(_hyphenated)] | None = Field(
-        default=None, description="azure, mooncake or timed-trace"
-    )
-    head: PositiveCount | None = Field(
-        default=None, description="an integer of at least 1: keep the first so many requests"
-    )
+_SYNTHETIC = ("arrivals", "prompt_tokens", "output_tokens")
 
 
 class WorkloadSpec(StrictModel):
-    """Either synthetic traffic or a trace."""
+    """Either synthetic traffic or a trace (with arrivals if the trace has lengths only)."""
 
     arrivals: ArrivalsSpec | None = Field(
         default=None, description="a mapping with process, rate_per_s, burstiness"
@@ -147,28 +55,63 @@ class WorkloadSpec(StrictModel):
         default=None, description="a duration above 0, in seconds: how long requests arrive"
     )
     prefix: PrefixSpec | None = Field(default=None, description="a mapping with count and tokens")
+    segments: Annotated[tuple[SegmentGroupSpec, ...], BeforeValidator(as_tuple)] | None = Field(
+        default=None, description="a list of {name, count, tokens}, in the order of the prompt"
+    )
+    sessions: SessionsSpec | None = Field(
+        default=None, description="a mapping with turns or mean_turns, and think_time_s"
+    )
+    classes: Annotated[tuple[ClassSpec, ...], BeforeValidator(as_tuple)] | None = Field(
+        default=None, description="a list of {name, weight, priority}"
+    )
     trace: TraceSpec | None = Field(
         default=None, description="a mapping with file, format and head"
     )
 
     @model_validator(mode="after")
     def _agrees(self) -> WorkloadSpec:
-        synthetic = ("arrivals", "prompt_tokens", "output_tokens")
         if self.trace is not None:
-            for key in (*synthetic, "num_requests", "duration_s", "prefix"):
-                if getattr(self, key) is not None:
+            for key in type(self).model_fields:
+                if key not in ("trace", "arrivals") and getattr(self, key) is not None:
                     raise KeyProblem(key, "a value", "nothing beside trace")
             return self
-        for key in synthetic:
-            if getattr(self, key) is None:
-                raise KeyProblem(key, "nothing", f"{', '.join(synthetic)} (or a trace)")
+        for key in _SYNTHETIC:
+            if getattr(self, key) is None and not self._every_class_has(key):
+                raise KeyProblem(key, "nothing", f"{', '.join(_SYNTHETIC)} (or a trace)")
+        self._check_how_many()
+        if self.prefix is not None and self.segments is not None:
+            raise KeyProblem("prefix", "a value", "either prefix or segments")
+        _refuse_twice("segments", self.segments)
+        _refuse_twice("classes", self.classes)
+        return self
+
+    def _check_how_many(self) -> None:
         if self.num_requests is not None and self.duration_s is not None:
             raise KeyProblem("duration_s", self.duration_s, "either num_requests or duration_s")
         if self.num_requests is None and self.duration_s is None:
             raise KeyProblem("num_requests", "nothing", "num_requests or duration_s")
-        if self.duration_s is not None and self.arrivals and self.arrivals.rate_per_s is None:
-            raise KeyProblem("duration_s", self.duration_s, "num_requests for all-at-once")
-        return self
+        if self.duration_s is not None and self.arrivals is not None:
+            process = self.arrivals.process
+            if process in ("all-at-once", "vllm-bench"):
+                raise KeyProblem("duration_s", self.duration_s, f"num_requests for {process}")
+
+    def _every_class_has(self, key: str) -> bool:
+        if key == "arrivals" or not self.classes:
+            return False
+        return all(getattr(one, key) is not None for one in self.classes)
+
+
+def _refuse_twice(
+    which: str, named: tuple[SegmentGroupSpec, ...] | tuple[ClassSpec, ...] | None
+) -> None:
+    if named is None:
+        return
+    if not named:
+        raise KeyProblem(which, "an empty list", "at least one entry, or no such key")
+    names = [one.name for one in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise KeyProblem(which, f"{name} twice", "every name once")
 
 
 def read_workload(entry: object, origins: Origins | None = None) -> WorkloadSpec:

@@ -1,4 +1,4 @@
-"""How many tokens a prompt or an output has: a fixed number, or lognormal by two quantiles."""
+"""How many tokens a prompt or an output has: fixed, lognormal by two quantiles, or a histogram."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from simserve.inputs.workload import LengthSpec
+from simserve.inputs.workload import HistogramSpec, LengthSpec
 from simserve.records.requests import IntArray
 from simserve.traffic.limits import MOST_TOKENS, check_count
 
 # The 95 % quantile of the standard normal distribution.
-_Z95 = 1.6448536269514722
+Z95 = 1.6448536269514722
 
 
 def draw_lengths(which: str, spec: LengthSpec, count: int, rng: np.random.Generator) -> IntArray:
@@ -30,11 +30,32 @@ def draw_lengths(which: str, spec: LengthSpec, count: int, rng: np.random.Genera
     """
     for key in ("fixed", "min", "max"):
         check_count(f"{which}.{key}", getattr(spec, key), MOST_TOKENS)
+    lowest, highest = spec.min or 1, spec.max or MOST_TOKENS
+    if spec.histogram is not None:
+        drawn = _from_histogram(which, spec.histogram, count, rng)
+        return np.asarray(np.clip(drawn, lowest, highest))
     if spec.median is None or spec.p95 is None:
         return np.full(count, spec.fixed, dtype=np.int64)
     mu = math.log(spec.median)
-    sigma = (math.log(spec.p95) - mu) / _Z95
+    sigma = (math.log(spec.p95) - mu) / Z95
     logs = mu + sigma * rng.standard_normal(count)
     # Bounded before exp as well, which would overflow for absurd ratios of p95 to median.
     np.minimum(logs, math.log(MOST_TOKENS), out=logs)
-    return np.clip(np.rint(np.exp(logs)), spec.min or 1, spec.max or MOST_TOKENS).astype(np.int64)
+    return np.clip(np.rint(np.exp(logs)), lowest, highest).astype(np.int64)
+
+
+def _from_histogram(
+    which: str, spec: HistogramSpec, count: int, rng: np.random.Generator
+) -> IntArray:
+    """Return lengths by the inverse of the distribution function, which is linear in a bucket."""
+    check_count(f"{which}.histogram.upto", spec.upto[-1], MOST_TOKENS)
+    edges = np.array((spec.above, *spec.upto), dtype=np.float64)
+    weights = np.array(spec.weights)
+    share = np.concatenate(([0.0], np.cumsum(weights / weights.max())))
+    place = rng.random(count) * share[-1]
+    bucket = np.searchsorted(share, place, side="right") - 1
+    bucket = np.minimum(bucket, np.flatnonzero(weights)[-1])
+    within = (place - share[bucket]) / (share[bucket + 1] - share[bucket])
+    lengths = edges[bucket] + within * (edges[bucket + 1] - edges[bucket])
+    # Above the lower end, at most the upper: each whole length has the same room.
+    return np.asarray(np.minimum(np.floor(lengths) + 1, edges[bucket + 1]), dtype=np.int64)

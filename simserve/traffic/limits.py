@@ -11,6 +11,9 @@ MOST_TOKENS = 2**31 - 1
 # As arrays, so many requests take 2.4 GB before anything is simulated.
 MOST_REQUESTS = 100_000_000
 
+# Entries of all prompts' lists of segments: as arrays, so many take 4.8 GB.
+MOST_ENTRIES = 200_000_000
+
 # Half of what an int64 of picoseconds holds; the other half is left for the run itself.
 LONGEST_SPAN_PS = 2**62
 LONGEST_SPAN_DAYS = LONGEST_SPAN_PS // PS_PER_S // 86_400

@@ -22,7 +22,7 @@ def segments_of_blocks(
     if not len(block_ids):
         return None
     entries = np.maximum(block_counts, 1)
-    offsets = _offsets_of(entries)
+    offsets = offsets_of(entries)
     unnamed = np.flatnonzero(block_counts == 0)
     segment = np.empty(offsets[-1], dtype=np.int64)
     tokens = np.full(offsets[-1], block_tokens, dtype=np.int64)
@@ -38,7 +38,7 @@ def segments_of_blocks(
 def reordered(table: SegmentTable, order: npt.NDArray[np.intp]) -> SegmentTable:
     """Return the table with request ``order[i]`` at place ``i``."""
     counts = np.diff(table.offsets)[order]
-    offsets = _offsets_of(counts)
+    offsets = offsets_of(counts)
     step_in_request = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
     entry = np.repeat(table.offsets[:-1][order], counts) + step_in_request
     return SegmentTable(offsets=offsets, segment=table.segment[entry], tokens=table.tokens[entry])
@@ -106,6 +106,41 @@ def reusable_tokens(requests: RequestTable, block_size: int) -> IntArray:
     return np.minimum(shared_prefix_tokens(requests) // block_size, most) * block_size
 
 
+def block_ids(requests: RequestTable, block_tokens: int) -> tuple[IntArray, IntArray]:
+    """Return the blocks of all prompts: how many each has, and their ids one after another.
+
+    Two ids are equal iff the prompts agree up to the end of the block; the last block of a
+    prompt covers the rest. If the segments are such blocks already, they keep their ids.
+    Otherwise what two prompts share beyond the last whole block is lost, as it is in vLLM.
+    """
+    prompts, table = requests.prompt_tokens, requests.segments
+    counts = -(-prompts // block_tokens)
+    if table is None:
+        return counts, np.arange(counts.sum())
+    last = table.offsets[1:] - 1
+    inner = np.ones(len(table.tokens), dtype=np.bool_)
+    inner[last] = False
+    if (table.tokens[inner] == block_tokens).all() and (table.tokens[last] <= block_tokens).all():
+        return counts, table.segment
+    first = offsets_of(counts)
+    place = np.arange(first[-1]) - np.repeat(first[:-1], counts)
+    ends = np.minimum((place + 1) * block_tokens, np.repeat(prompts, counts))
+    ends += np.repeat(offsets_of(prompts)[:-1], counts)  # counted over all prompts
+    entry_ends = np.cumsum(table.tokens)
+    entry = np.searchsorted(entry_ends, ends)
+    tokens = ends - (entry_ends[entry] - table.tokens[entry])
+    entries = np.diff(table.offsets)
+    entry_place = np.arange(len(entry_ends)) - np.repeat(table.offsets[:-1], entries)
+    whole = _entry_hash(table.segment, table.tokens, entry_place)
+    before = np.cumsum(whole, dtype=np.uint64) - whole
+    before -= np.repeat(before[table.offsets[:-1]], entries)
+    keys = before[entry] + _entry_hash(table.segment[entry], tokens, entry_place[entry])
+    _, seen_first, number = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(seen_first), dtype=np.int64)
+    rank[np.argsort(seen_first)] = np.arange(len(seen_first))
+    return counts, rank[number]
+
+
 def _with_outputs(requests: RequestTable, table: SegmentTable) -> SegmentTable:
     """Return the prompts' segments, each followed by the generated tokens if they repeat."""
     if requests.output_segment is None:
@@ -153,7 +188,8 @@ def _longest_before(keys: _Hashes, tokens: IntArray) -> IntArray:
     return longest
 
 
-def _offsets_of(counts: IntArray) -> IntArray:
+def offsets_of(counts: IntArray) -> IntArray:
+    """Return where each of the lists begins that have these lengths, and where the last ends."""
     offsets = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=offsets[1:])
     return offsets

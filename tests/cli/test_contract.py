@@ -72,7 +72,7 @@ BAD_INPUTS = [
     ("run --trace-format azure", r"--trace-format: got azure, allowed: a trace"),
     ("verify nowhere.case.json", r"nowhere.case.json: "),
     # values
-    ("run --model gpt-5", r"--model: .*got gpt-5, allowed: .*llama-3.1-8b"),
+    ("run --model gpt-5", r"--model: .*got gpt-5, allowed: .*gpt-oss-20b"),
     ("run --gpu h1000", r"--gpu: .*did you mean h100-sxm\?"),
     ("run --tp 0", r"--tp: .*got 0, allowed: "),
     ("run --tp 3", r"--tp: .*got 3, allowed: 1, 2, 4"),

@@ -15,6 +15,7 @@ from simserve.inputs.engine_resolution import EngineSettings
 from simserve.policy.limits import SchedulerLimits
 
 GIB = 2**30
+_AWQ = {"quantization": "awq"}
 
 
 def deployment(**keys: Any) -> Deployment:
@@ -49,7 +50,15 @@ def test_every_setting_says_where_it_came_from() -> None:
     assert set(resolved.sources) == {one.name for one in fields(EngineSettings)}
     assert resolved.sources["max_num_seqs"].startswith("given")
     assert "vllm 0.33.0" in resolved.sources["max_num_batched_tokens"]
-    assert "synchronous" in resolved.sources["async_scheduling"]
+    assert resolved.engine.async_scheduling
+    assert "vllm 0.33.0" in resolved.sources["async_scheduling"]
+
+
+@pytest.mark.parametrize("scheduler", ["continuous", "static", "my.module:MyScheduler"])
+def test_only_the_engine_s_own_scheduler_plans_ahead_unasked(scheduler: str) -> None:
+    resolved = deployment(scheduler=scheduler)
+    assert not resolved.engine.async_scheduling
+    assert scheduler in resolved.sources["async_scheduling"]
 
 
 @given(
@@ -85,13 +94,6 @@ def test_a_larger_memory_fraction_never_gives_fewer_blocks(one: float, other: fl
         for fraction in (one, other)
     )
     assert less <= more
-
-
-def test_block_count_agrees_with_a_published_vllm_run() -> None:
-    # vLLM 0.19.0 on an RTX 4090 at 0.9 and max_model_len 32768 reported 2,588 blocks of 16. The
-    # context term is fitted to this run, so this guards the arithmetic, not the estimate.
-    resolved = deployment(gpu="rtx-4090", gpu_memory_utilization=0.9, max_model_len=32_768)
-    assert resolved.engine.num_blocks == pytest.approx(2_588, rel=0.005)
 
 
 def test_a_given_block_count_is_kept_and_counts_the_null_block() -> None:
@@ -171,7 +173,10 @@ def test_schedulers_of_whole_prompts_switch_chunking_off(scheduler: str) -> None
             {"long_prefill_token_threshold": 500, "max_model_len": 400},
             "long_prefill_token_threshold",
         ),
-        ({"async_scheduling": True}, "async_scheduling: got True, allowed: false"),
+        (
+            {"scheduler": "static", "async_scheduling": True},
+            "async_scheduling: got True, allowed: false with scheduler static",
+        ),
         ({"prefill_schedule_interval": 2}, "prefill_schedule_interval: got 2"),
         ({"tp": 3}, "1, 2, 4, 8"),
         ({"tp": 0}, "tp: got 0"),
@@ -193,11 +198,36 @@ def test_schedulers_of_whole_prompts_switch_chunking_off(scheduler: str) -> None
         ({"max_num_sqs": 5}, "max_num_seqs, the nearest"),
         ({"max-num-seqs": 5}, "max_num_seqs, the nearest"),
         ({"tensor_parallel_size": 2}, "allowed: tp"),
-        ({"kv_cache_dtype": "fp8"}, "does not model"),
+        ({"kv_cache_dtype": "fp7"}, "did you mean fp8?"),
+        ({"quantization": "awk"}, "did you mean awq?"),
+        ({"quantization": "mxfp4"}, "covers experts, llama-3.1-8b has none"),
+        ({"model": "deepseek-v3", "tp": 8, "gpu": "h200", "quantization": "awq"}, "fp8-block, or"),
+        ({"dtype": "float32"}, "does not model"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(keys: dict[str, Any], expected: str) -> None:
     assert expected in complaint(**keys)
+
+
+def test_eight_bit_kv_values_double_the_blocks() -> None:
+    plain, eight = deployment().kv, deployment(kv_cache_dtype="fp8_e4m3").kv
+    assert 2 * eight.block_bytes == plain.block_bytes
+    assert eight.num_blocks // 2 == plain.num_blocks
+    assert deployment(kv_cache_dtype="auto").kv == plain
+
+
+def test_quantised_weights_leave_their_bytes_to_the_kv_pool() -> None:
+    plain, fp8, awq = (deployment(**keys) for keys in ({}, {"quantization": "fp8"}, _AWQ))
+    for one in (fp8, awq):
+        saved = plain.model.weight_bytes() - one.model.weight_bytes()
+        more = (one.kv.num_blocks - plain.kv.num_blocks) * plain.kv.block_bytes
+        assert abs(saved - more) < plain.kv.block_bytes
+    assert awq.model.weight_bytes() < fp8.model.weight_bytes() < plain.model.weight_bytes()
+
+
+def test_the_format_that_a_checkpoint_is_in_may_be_named() -> None:
+    keys: dict[str, Any] = {"model": "deepseek-v3", "gpu": "h200", "tp": 8}
+    assert deployment(**keys, quantization="fp8") == deployment(**keys)
 
 
 def test_a_scheduler_may_be_a_class_path() -> None:

@@ -123,9 +123,9 @@ def test_a_trace_replaces_the_shipped_workload_and_its_objectives(tmp_path: Path
 
 
 def test_a_complaint_names_the_file_or_the_option_that_gave_the_value(tmp_path: Path) -> None:
-    path = scenario_file(tmp_path, "workload: chat\ndeployment: {model: qwen3-8b, gpu: h20}\n")
-    assert complaint(path=path).startswith(f"{path}: deployment.gpu: got h20")
-    assert complaint(gpu="h20").startswith("--gpu: deployment.gpu: got h20")
+    path = scenario_file(tmp_path, "workload: chat\ndeployment: {model: qwen3-8b, gpu: h21}\n")
+    assert complaint(path=path).startswith(f"{path}: deployment.gpu: got h21")
+    assert complaint(gpu="h21").startswith("--gpu: deployment.gpu: got h21")
     assert complaint(settings=["tp=-1"]).startswith("--set tp=-1: deployment.tp: got -1")
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from simserve.errors import InputError
 from simserve.inputs.hardware_profile import GpuSpec, load_gpu
-from simserve.inputs.model_spec import ModelSpec, load_model
+from simserve.inputs.model_catalogue import load_model
+from simserve.inputs.model_spec import ModelSpec
 from simserve.inputs.sourced import Sourced
 from simserve.latency.model import UNLIMITED_CONTEXT, LinearDecodeModel
 from simserve.latency.roofline import RooflineModel

@@ -3,59 +3,173 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from simserve.errors import InputError
-from simserve.records.clock import PS_PER_S, PsArray
-from simserve.records.requests import RequestTable, SegmentTable
+from simserve.records.clock import PS_PER_S
+from simserve.records.requests import IntArray, RequestTable
 from simserve.traffic.limits import LONGEST_SPAN_DAYS, LONGEST_SPAN_PS, MOST_TOKENS
 from simserve.traffic.segments import reordered
 
 TOKENS_ALLOWED = f"a whole number of tokens, from 1 to {MOST_TOKENS}"
 
+_LONGEST_SPAN_S = LONGEST_SPAN_PS // PS_PER_S
+# Seconds beyond which a float64 cannot be taken for an int64 any more.
+_LARGEST_WHOLE = 2.0**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which requests of a trace are wanted; times count from its first request."""
+
+    head: int | None = None  # the first so many of those in the window
+    from_s: float = 0.0
+    to_s: float | None = None  # not included
+
+    @property
+    def whole_span(self) -> bool:
+        """Whether the window is the whole trace."""
+        return self.from_s == 0 and self.to_s is None
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows of the file are read, None for all of them."""
+        return self.head if self.whole_span else None
+
+
+EVERYTHING = Part()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Instants as whole seconds and the picoseconds after them, exact over any span."""
+
+    whole_s: IntArray
+    rest_ps: IntArray
+
+    def at(self, which: npt.NDArray[np.intp]) -> Times:
+        """Return some of the instants."""
+        return Times(whole_s=self.whole_s[which], rest_ps=self.rest_ps[which])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFile:
+    """A trace as it was read: the requests, and what has to be said about them."""
+
+    requests: RequestTable
+    format: str
+    timed: bool = True  # False: lengths only, all arrivals are 0
+    block_tokens: int | None = None  # tokens that one id of the file stands for
+    notes: tuple[str, ...] = ()  # what was left out, in words
+    rescaled: bool = False  # the rate that was asked for is in the arrivals already
+
+
+def no_times(count: int) -> Times:
+    """Return ``count`` instants that are all the same."""
+    zeros = np.zeros(count, dtype=np.int64)
+    return Times(whole_s=zeros, rest_ps=zeros)
+
+
+def times_of(path: Path, column: str, values: npt.NDArray[np.float64], ps_per_unit: int) -> Times:
+    """Return float times as instants, exact to the picosecond where the floats are.
+
+    Raises:
+        InputError: if one is beyond any calendar.
+    """
+    units_per_s = PS_PER_S // ps_per_unit
+    whole = np.floor(values / units_per_s)
+    if len(values) and not np.abs(whole).max() < _LARGEST_WHOLE:
+        raise too_long(path, column, float(np.abs(whole).max()))
+    rest_ps = np.rint((values - whole * units_per_s) * ps_per_unit)
+    return Times(whole_s=whole.astype(np.int64), rest_ps=rest_ps.astype(np.int64))
+
 
 def request_table(
-    arrival_ps: PsArray,
-    prompt_tokens: Sequence[int],
-    output_tokens: Sequence[int],
-    segments: SegmentTable | None = None,
+    path: Path,
+    column: str,
+    times: Times,
+    requests: RequestTable,
+    part: Part = EVERYTHING,
 ) -> RequestTable:
-    """Return the requests in arrival order, the first one at 0; equal arrivals keep file order."""
-    prompts = np.array(prompt_tokens, dtype=np.int64)
-    outputs = np.array(output_tokens, dtype=np.int64)
-    arrival_ps = arrival_ps - arrival_ps.min()
+    """Return ``requests`` with these times, in arrival order, the first one at 0.
+
+    Equal arrivals keep the order of the file. ``column`` is the one that times come from.
+
+    Raises:
+        InputError: if the part holds no request, or spans more than the clock can hold.
+    """
+    start_s = times.whole_s.min()
+    start_ps = times.rest_ps[times.whole_s == start_s].min()
+    since_start = Times(whole_s=times.whole_s - start_s, rest_ps=times.rest_ps - start_ps)
+    kept = _within(path, since_start, part)
+    inside = since_start if kept is None else since_start.at(kept)
+    whole_s = inside.whole_s - inside.whole_s.min()
+    if whole_s.max() > _LONGEST_SPAN_S:
+        raise too_long(path, column, float(whole_s.max()))
+    arrival_ps = whole_s * PS_PER_S + inside.rest_ps
+    arrival_ps -= arrival_ps.min()
+    order = None
     if np.any(np.diff(arrival_ps) < 0):
         order = np.argsort(arrival_ps, kind="stable")
-        arrival_ps, prompts, outputs = arrival_ps[order], prompts[order], outputs[order]
-        segments = None if segments is None else reordered(segments, order)
+        arrival_ps = arrival_ps[order]
+        kept = order if kept is None else kept[order]
+    table = requests if kept is None else selected(requests, kept)
+    table = replace(table, arrival_ps=arrival_ps)
+    if part.head is not None and len(table) > part.head:
+        table = selected(table, np.arange(part.head))
+    return table
+
+
+def selected(requests: RequestTable, which: npt.NDArray[np.intp]) -> RequestTable:
+    """Return the requests at these places, in this order."""
+
+    def of(column: IntArray | None) -> IntArray | None:
+        return None if column is None else column[which]
+
+    names = requests.request_id
     return RequestTable(
-        arrival_ps=arrival_ps, prompt_tokens=prompts, output_tokens=outputs, segments=segments
+        arrival_ps=requests.arrival_ps[which],
+        prompt_tokens=requests.prompt_tokens[which],
+        output_tokens=requests.output_tokens[which],
+        segments=None if requests.segments is None else reordered(requests.segments, which),
+        output_segment=of(requests.output_segment),
+        priority=of(requests.priority),
+        request_id=None if names is None else tuple(names[i] for i in which.tolist()),
     )
 
 
-def times_to_ps(
-    path: Path, column: str, times: npt.NDArray[np.float64], ps_per_unit: int
-) -> PsArray:
-    """Return ``times`` in picoseconds, counted from some whole unit not after the first.
-
-    Raises:
-        InputError: if they span more than ``LONGEST_SPAN_PS``.
-    """
-    longest = LONGEST_SPAN_PS / ps_per_unit
-    if times.max() > longest:  # counted from a calendar's epoch: shift while it still is exact
-        times = times - np.floor(times.min())
-    if times.max() > longest:
-        raise too_long(path, column, float(times.max()) * ps_per_unit)
-    return np.rint(times * ps_per_unit).astype(np.int64)
+def _within(path: Path, since_start: Times, part: Part) -> npt.NDArray[np.intp] | None:
+    """Return the places of the requests in the window, None if that is all of them."""
+    if part.whole_span:
+        return None
+    since_s = since_start.whole_s + since_start.rest_ps / PS_PER_S
+    stop_s = np.inf if part.to_s is None else part.to_s
+    kept = np.flatnonzero((since_s >= part.from_s) & (since_s < stop_s))
+    if not len(kept):
+        got = f"no request from {part.from_s:g} s to {stop_s:g} s"
+        raise InputError(str(path), None, got, f"a part of its {since_s.max():g} s")
+    return kept
 
 
-def too_long(path: Path, column: str, span_ps: float) -> InputError:
+def plain_requests(prompt_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> RequestTable:
+    """Return requests of these lengths that all arrive at 0 and share nothing."""
+    prompts = np.asarray(prompt_tokens, dtype=np.int64)
+    return RequestTable(
+        arrival_ps=np.zeros(len(prompts), dtype=np.int64),
+        prompt_tokens=prompts,
+        output_tokens=np.asarray(output_tokens, dtype=np.int64),
+    )
+
+
+def too_long(path: Path, column: str, span_s: float) -> InputError:
     """Return the refusal of a trace that the clock cannot hold."""
-    got = f"times over {span_ps / PS_PER_S / 86_400:.0f} days"
-    return InputError(str(path), column, got, f"at most {LONGEST_SPAN_DAYS} days")
+    got = f"times over {span_s / 86_400:.0f} days"
+    allowed = f"at most {LONGEST_SPAN_DAYS} days; from_s and to_s choose a part"
+    return InputError(str(path), column, got, allowed)
 
 
 def no_rows(path: Path) -> InputError:

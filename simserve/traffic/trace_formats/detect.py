@@ -1,19 +1,34 @@
-"""Which format a trace file is in, said by the user or found in its first rows."""
+"""Which format a trace file is in, found in its first rows."""
 
 from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
 
-from simserve.errors import InputError, unknown_name
-from simserve.records.requests import RequestTable
-from simserve.traffic.trace_formats import azure, json_rows, mooncake, timed_trace
-from simserve.traffic.trace_formats.text_lines import decoded, numbered_lines
+from simserve.errors import InputError
+from simserve.traffic.trace_formats import (
+    azure,
+    bailian,
+    burstgpt,
+    json_rows,
+    lengths_only,
+    mooncake,
+    servegen,
+    table,
+    timed_trace,
+)
+from simserve.traffic.trace_formats.csv_columns import header_of
+from simserve.traffic.trace_formats.text_lines import numbered_lines
 
 FORMATS = {
     "azure": "CSV with TIMESTAMP, ContextTokens, GeneratedTokens",
     "mooncake": "JSONL with timestamp in ms, input_length, output_length, hash_ids of 512 tokens",
     "timed-trace": "JSONL with timestamp in s, input_length, output_length, maybe hash_ids",
+    "burstgpt": "CSV with Timestamp, Request tokens, Response tokens",
+    "bailian": "JSONL with chat_id, timestamp in s, input_length, output_length, hash_ids",
+    "servegen": "JSONL with client, windows, length_pdfs: requests are drawn",
+    "lengths": "CSV, JSONL or a JSON list with prompt_tokens, output_tokens or the like, no times",
+    "table": "CSV, JSONL or Parquet with arrival_s, prompt_tokens, output_tokens, or columns named",
 }
 """The formats that can be read, by name; underscores are accepted for hyphens."""
 
@@ -22,65 +37,62 @@ FORMATS = {
 _ROWS_LOOKED_AT = 1000
 
 
-def load_trace(
-    path: str | Path,
-    format: str | None = None,
-    head: int | None = None,
-    *,
-    block_tokens: int | None = None,
-) -> RequestTable:
-    """Return the requests of a trace file, the first at time 0, in order of arrival.
-
-    ``format`` is a name in ``FORMATS``; None finds it in the file (``detect_format``). ``head``
-    reads only that many rows from the file's start (all, if it has fewer), and checks only
-    those. ``block_tokens`` says what one entry of ``hash_ids`` stands for in a timed-trace.
-    Columns that the format does not name are ignored.
-
-    Raises:
-        InputError: if the file, a row of it or an argument cannot be used.
-    """
-    path = Path(path)
-    if head is not None and head < 1:
-        raise InputError("head", None, head, "a number of rows, 1 or more")
-    if block_tokens is not None and block_tokens < 1:
-        raise InputError("block_tokens", None, block_tokens, "a number of tokens, 1 or more")
-    if format is None:
-        name = "timed-trace" if block_tokens is not None else detect_format(path)
-    else:
-        name = format.replace("_", "-")
-        if name not in FORMATS:
-            raise unknown_name(str(path), "format", format, FORMATS)
-    if name == "timed-trace":
-        return timed_trace.load_timed_trace(path, head, block_tokens or timed_trace.BLOCK_TOKENS)
-    if block_tokens is not None:
-        raise InputError(str(path), "block_tokens", block_tokens, f"nothing: {name} fixes it")
-    return azure.load_azure(path, head) if name == "azure" else mooncake.load_mooncake(path, head)
-
-
 def detect_format(path: Path) -> str:
     """Return the name of the format that the first rows of a file are in.
 
-    CSV and JSONL differ at sight. The two JSONL formats differ in unit (a factor of 1000 in
-    every time!), which nothing in a row says; they are told apart by the number of
-    ``hash_ids`` per token, and a file without any is taken for a timed-trace, in seconds.
+    CSV and JSONL differ at sight, and the names of the columns tell most formats. Mooncake and
+    timed-trace share theirs and differ in unit (a factor of 1000 in every time!), which
+    nothing in a row says; they are told apart by the number of ``hash_ids`` per token, and a
+    file without any is taken for a timed-trace, in seconds.
 
     Raises:
         InputError: if the file fits no format, listing them.
     """
+    if table.is_parquet(path):
+        return "table"
     rows = numbered_lines(path)
     first = next(rows, None)
     if first is None:
         raise InputError(str(path), None, "an empty file", "a trace with at least one row")
+    if first[1].startswith(b"["):
+        return "lengths"
     if first[1].startswith(b"{"):
         return _json_format(path, [first, *islice(rows, _ROWS_LOOKED_AT)])
-    names = [name.strip(' "') for name in decoded(path, *first).split(",")]
-    if not any(column in names for column in azure.COLUMNS):
-        raise _undetected(path, f"columns {', '.join(names)}")
-    return "azure"
+    return _csv_format(path)
+
+
+def _csv_format(path: Path) -> str:
+    names = header_of(path)
+    if table.has_roles(names):
+        return "table"
+    if all(column in names for column in burstgpt.COLUMNS):
+        return "burstgpt"
+    if any(column in names for column in azure.COLUMNS):
+        return "azure"
+    if lengths_only.pair_in(names):
+        return "lengths"
+    raise _undetected(path, f"columns {', '.join(names)}")
 
 
 def _json_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
-    """Return which of the two JSONL formats the first telling row is in."""
+    """Return the format of JSONL by the names in its first row."""
+    first = json_rows.as_object(path, *rows[0])
+    if servegen.WINDOWS in first and servegen.CLIENT in first:
+        return "servegen"
+    if table.has_roles(first):
+        return "table"
+    if json_rows.TIME in first and bailian.CHAT in first:
+        return "bailian"
+    if json_rows.TIME not in first:
+        if lengths_only.pair_in(first) or any(name in first for name in lengths_only.WORDS):
+            return "lengths"
+        if not any(column in first for column in json_rows.COLUMNS):
+            raise _undetected(path, f"columns {', '.join(first)}")
+    return _block_format(path, rows)
+
+
+def _block_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
+    """Return which of the two formats with blocks the first telling row is in."""
     named_blocks = False
     for row, line in rows:
         value = json_rows.as_object(path, row, line)

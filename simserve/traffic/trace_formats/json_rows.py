@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,15 +18,18 @@ import msgspec
 import numpy as np
 
 from simserve.errors import InputError
-from simserve.records.requests import RequestTable
 from simserve.traffic.limits import MOST_TOKENS
 from simserve.traffic.segments import segments_of_blocks
 from simserve.traffic.trace_formats.columns import (
+    EVERYTHING,
     TOKENS_ALLOWED,
+    Part,
+    TraceFile,
     missing_column,
     no_rows,
+    plain_requests,
     request_table,
-    times_to_ps,
+    times_of,
 )
 from simserve.traffic.trace_formats.text_lines import numbered_lines
 
@@ -52,14 +55,15 @@ class _Row(msgspec.Struct):
 class JsonRows:
     """What one such format means by a row."""
 
+    name: str
     ps_per_unit: int  # of the column timestamp
     unit: str  # its name, for messages
     block_tokens: int  # tokens that one id stands for
     ids_required: bool
 
 
-def load_json_rows(path: Path, form: JsonRows, head: int | None = None) -> RequestTable:
-    """Return the requests of a trace, or of its first ``head`` rows.
+def read_json_rows(path: Path, form: JsonRows, part: Part = EVERYTHING) -> TraceFile:
+    """Return the requests of a trace.
 
     A prompt of ``n`` tokens names ``ceil(n / block_tokens)`` blocks; the last covers the rest.
     Two prompts share a prefix as far as their ids agree. A row without an output token is
@@ -72,7 +76,7 @@ def load_json_rows(path: Path, form: JsonRows, head: int | None = None) -> Reque
     times, prompts, outputs = array("d"), array("q"), array("q")
     block_counts, block_ids = array("q"), array("q")
     block_tokens = form.block_tokens
-    for row, line in islice(numbered_lines(path), head):
+    for row, line in islice(numbered_lines(path), part.rows):
         try:
             request = decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -91,13 +95,15 @@ def load_json_rows(path: Path, form: JsonRows, head: int | None = None) -> Reque
         block_ids.extend(ids)
     if not times:
         raise no_rows(path)
-    return request_table(
-        times_to_ps(path, TIME, np.array(times), form.ps_per_unit),
-        prompts,
-        outputs,
-        segments_of_blocks(
-            np.array(prompts), np.array(block_counts), np.array(block_ids), block_tokens
-        ),
+    segments = segments_of_blocks(
+        np.array(prompts), np.array(block_counts), np.array(block_ids), block_tokens
+    )
+    requests = replace(plain_requests(prompts, outputs), segments=segments)
+    instants = times_of(path, TIME, np.array(times), form.ps_per_unit)
+    return TraceFile(
+        requests=request_table(path, TIME, instants, requests, part),
+        format=form.name,
+        block_tokens=None if segments is None else block_tokens,
     )
 
 

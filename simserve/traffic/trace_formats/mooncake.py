@@ -13,20 +13,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from simserve.records.clock import PS_PER_MS
-from simserve.records.requests import RequestTable
-from simserve.traffic.trace_formats.json_rows import JsonRows, load_json_rows
+from simserve.traffic.trace_formats.columns import EVERYTHING, Part, TraceFile
+from simserve.traffic.trace_formats.json_rows import JsonRows, read_json_rows
 
 BLOCK_TOKENS = 512
 
 _FORM = JsonRows(
-    ps_per_unit=PS_PER_MS, unit="milliseconds", block_tokens=BLOCK_TOKENS, ids_required=True
+    name="mooncake",
+    ps_per_unit=PS_PER_MS,
+    unit="milliseconds",
+    block_tokens=BLOCK_TOKENS,
+    ids_required=True,
 )
 
 
-def load_mooncake(path: Path, head: int | None = None) -> RequestTable:
-    """Return the requests of a Mooncake trace, or of its first ``head`` rows.
+def read_mooncake(path: Path, part: Part = EVERYTHING) -> TraceFile:
+    """Return the requests of a Mooncake trace.
 
     Raises:
         InputError: naming the row and the column that cannot be used.
     """
-    return load_json_rows(path, _FORM, head)
+    return read_json_rows(path, _FORM, part)

@@ -53,6 +53,15 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(str(path), None, got, "a readable trace file") from None
 
 
+def whole_content(path: Path) -> bytes | None:
+    """Return the unpacked content of a file, or None if it cannot be read whole."""
+    try:
+        with _open(path) as file:
+            return file.read()
+    except (InputError, EOFError, OSError, zlib.error, MemoryError):
+        return None
+
+
 def decoded(path: Path, row: int, line: bytes) -> str:
     """Return a line as text, or refuse it with its row number."""
     try:

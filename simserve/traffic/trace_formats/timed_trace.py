@@ -11,22 +11,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from simserve.records.clock import PS_PER_S
-from simserve.records.requests import RequestTable
-from simserve.traffic.trace_formats.json_rows import JsonRows, load_json_rows
+from simserve.traffic.trace_formats.columns import EVERYTHING, Part, TraceFile
+from simserve.traffic.trace_formats.json_rows import JsonRows, read_json_rows
 
 # vLLM's default of --timed-trace-chunk-hash-size.
 BLOCK_TOKENS = 16
 
 
-def load_timed_trace(
-    path: Path, head: int | None = None, block_tokens: int = BLOCK_TOKENS
-) -> RequestTable:
-    """Return the requests of a ``timed_trace`` file, or of its first ``head`` rows.
+def read_timed_trace(
+    path: Path, part: Part = EVERYTHING, block_tokens: int = BLOCK_TOKENS
+) -> TraceFile:
+    """Return the requests of a ``timed_trace`` file.
 
     Raises:
         InputError: naming the row and the column that cannot be used.
     """
     form = JsonRows(
-        ps_per_unit=PS_PER_S, unit="seconds", block_tokens=block_tokens, ids_required=False
+        name="timed-trace",
+        ps_per_unit=PS_PER_S,
+        unit="seconds",
+        block_tokens=block_tokens,
+        ids_required=False,
     )
-    return load_json_rows(path, form, head)
+    return read_json_rows(path, form, part)
