@@ -67,7 +67,7 @@ def unknown_name(where: str, which: str, got: str, known: Iterable[str]) -> Inpu
 
 
 _MOST_NAMES = 12
-_LONGEST_SHOWN = 80
+_LONGEST_SHOWN = 160
 
 
 def _short(value: object) -> str:

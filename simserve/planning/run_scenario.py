@@ -9,10 +9,10 @@ from typing import Any
 from simserve.engine.simulate import simulate
 from simserve.inputs.scenario import Scenario, load_scenario, scenario_from_dict
 from simserve.latency.load import load_latency_model
-from simserve.records.requests import RequestTable
+from simserve.records.requests import RequestTable, SegmentTable
 from simserve.results.result import Result
 from simserve.traffic.generate import generate
-from simserve.traffic.segments import reusable_tokens
+from simserve.traffic.segments import infinite_cache_hit_frac, reusable_tokens
 
 
 def run(
@@ -36,6 +36,8 @@ def run(
     latency = load_latency_model(ready.deployment)
     record = simulate(requests, ready.deployment, latency, check=check, on_progress=on_progress)
     bound = _reusable_frac(requests, ready.deployment.engine.block_size)
+    if ready.workload.trace is not None and requests.segments is not None:
+        record.meta["trace_blocks"] = _seen_before(requests, requests.segments)
     return Result(scenario=ready, record=record, prefix_bound_frac=bound)
 
 
@@ -43,6 +45,13 @@ def _reusable_frac(requests: RequestTable, block_size: int) -> float | None:
     """Return the share of prompt tokens that an endless prefix cache would have found."""
     everything = int(requests.prompt_tokens.sum())
     return int(reusable_tokens(requests, block_size).sum()) / everything if everything else None
+
+
+def _seen_before(requests: RequestTable, segments: SegmentTable) -> dict[str, float]:
+    """Return how many of a trace's own prompt blocks an earlier request had, and their size."""
+    block_tokens = int(segments.tokens.max())
+    seen_frac = infinite_cache_hit_frac(requests, block_tokens)
+    return {"block_tokens": block_tokens, "seen_before_frac": seen_frac}
 
 
 def as_scenario(scenario: Scenario | str | Path | Mapping[str, Any]) -> Scenario:

@@ -24,6 +24,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "replicas": facts.replicas,
             "engine": facts.engine,
             "scheduler": facts.scheduler,
+            "async_scheduling": facts.async_scheduling,
             "router": facts.router,
             "latency": facts.latency,
             "seed": facts.seed,
@@ -60,6 +61,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "preempted_requests": use.preempted_requests,
             "prefix_hit_frac": result.prefix_use.token_hit_frac,
             "prefix_bound_frac": result.prefix_bound_frac,
+            "trace_blocks": result.record.meta.get("trace_blocks"),
         },
         "steps": {
             "count": use.steps,

@@ -27,7 +27,7 @@ def run_report(result: Result, width: int = WIDTH) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False, emoji=False)
     console.print(_lines(_head(summary)))
     console.print(_latency_table(summary))
-    console.print(_lines([*_use(summary), *_objectives(summary), ("", _caveat(summary))]))
+    console.print(_lines([*_use(summary), *_objectives(summary), ("Note", _caveat(summary))]))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -48,6 +48,7 @@ def _head(summary: dict[str, Any]) -> list[tuple[str, str]]:
     scenario, traffic, verdict = summary["scenario"], summary["traffic"], summary["verdict"]
     gpus = scenario["tp"] * scenario["replicas"]
     layout = f"tp {scenario['tp']}"
+    mode = "async" if scenario["async_scheduling"] else "synchronous"
     if scenario["replicas"] > 1:
         layout += f", {scenario['replicas']} replicas, {scenario['router']}"
     counts = [f"{traffic['completed']:,} of {traffic['requests']:,} requests finished"]
@@ -55,7 +56,7 @@ def _head(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Scenario", f"{scenario['name']} (seed {scenario['seed']})"),
         ("Model", f"{scenario['model']} on {gpus} × {scenario['gpu']} ({layout})"),
-        ("Engine", f"{scenario['engine']}, {scenario['scheduler']}; {scenario['limits']}"),
+        ("Engine", f"{scenario['engine']}, {scenario['scheduler']}, {mode}; {scenario['limits']}"),
         ("Traffic", f"{traffic['description']}; {', '.join(counts)}"),
         ("Verdict", f"{verdict['name']}: {verdict['reason']}"),
     ]
@@ -79,7 +80,7 @@ def _latency_table(summary: dict[str, Any]) -> Table:
         values = summary["latency_ms"].get(metric, {})
         cells = [_ms(values.get(name)) for name in _COLUMNS]
         if not sound:
-            cells[1:] = [f"({cell})" for cell in cells[1:]]
+            cells = [f"({cell})" for cell in cells]
         table.add_row(short, *cells)
     return table
 
@@ -88,7 +89,12 @@ def _use(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rates, cache, steps = summary["throughput"], summary["kv_cache"], summary["steps"]
     prefix = f"prefix hits {_percent(cache['prefix_hit_frac'])} of prompt tokens"
     if cache["prefix_bound_frac"] is not None:
-        prefix += f" (unlimited cache: {_percent(cache['prefix_bound_frac'])})"
+        prefix += f" (unlimited cache: {_percent(cache['prefix_bound_frac'])}"
+        blocks = cache["trace_blocks"]
+        if blocks is not None:
+            seen, size = _percent(blocks["seen_before_frac"]), blocks["block_tokens"]
+            prefix += f", or {seen} of the trace's prompt blocks of {size} tokens"
+        prefix += ")"
     seqs = steps["mean_seqs"]
     return [
         (

@@ -44,6 +44,7 @@ class RunFacts:
     engine: str
     limits: str  # the main limits and whose they are
     scheduler: str
+    async_scheduling: bool
     router: str
     latency: str
     block_size: int
@@ -89,6 +90,7 @@ def facts_of(scenario: Scenario) -> RunFacts:
         engine=f"{deployment.engine_name} {deployment.engine_version}",
         limits=_limits(deployment),
         scheduler=deployment.scheduler,
+        async_scheduling=deployment.engine.async_scheduling,
         router=deployment.router,
         latency=deployment.latency,
         block_size=deployment.engine.block_size,
