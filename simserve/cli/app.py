@@ -82,6 +82,8 @@ def main() -> None:
     """
     # numpy's linear algebra is not used; its threads would burn time at every start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if "" not in sys.path:
+        sys.path.append("")  # a policy of one's own is found in the working directory
     try:
         click_command().main(args=sys.argv[1:], prog_name="simserve")
     except Exception:  # noqa: BLE001
