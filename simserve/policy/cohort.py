@@ -19,6 +19,7 @@ from array import array
 
 from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
 from simserve.policy.limits import SchedulerLimits
+from simserve.policy.prefill_cadence import PrefillCadence
 from simserve.policy.prefix_runs import Hit, RunPool
 from simserve.policy.scheduler import (
     Admission,
@@ -59,6 +60,11 @@ class CohortScheduler:
         self._head_is_blocked = False
         self._admissions = 0
         self._cohort = DecodeCohort(limits.block_size)
+        self._cadence = (
+            PrefillCadence(limits.prefill_schedule_interval)
+            if limits.prefill_schedule_interval > 1
+            else None
+        )
         self._decode_plan = StepPlan(only_decodes=True)
         self._plan = NOTHING  # the last planned step
         self._in_flight = NOTHING  # the step before it, if not completed when it was planned
@@ -106,8 +112,8 @@ class CohortScheduler:
         """Put an arriving request into the waiting queue."""
         state = CohortRequest(request, self.pool.root, self._caching)
         self._waiting.append(state)
-        if self._priority:
-            self._head_is_blocked = False
+        if self._priority or self.limits.long_prefill_token_threshold_adaptive:
+            self._head_is_blocked = False  # another head, or a smaller share that may fit
 
     # -- one decision
 
@@ -116,7 +122,7 @@ class CohortScheduler:
         waiting = self._waiting
         if self._ahead:
             self._in_flight = self._plan if self._open else NOTHING
-        if self._prefilling or (waiting and self._may_admit()):
+        if self._prefilling or (waiting and self._may_admit()) or self._cadence is not None:
             return self._plan_mixed()
         cohort, pool = self._cohort, self.pool
         decoding = cohort.size
@@ -200,6 +206,8 @@ class CohortScheduler:
             request.known += token
             if request.request in finished:
                 self._waiting.remove(request)
+                if self._cadence is not None:
+                    self._cadence.forget(request.request)
         self._stale.clear()
         self._head_is_blocked = False
 
@@ -263,6 +271,8 @@ class CohortScheduler:
         plan = StepPlan()
         free_before = self.pool.free
         chunks: list[Chunk] = []
+        if self._cadence is not None:
+            self._cadence.begin(len(self._running) > len(self._prefilling))
         self._decide(plan, chunks)
         if not chunks and not plan.decode_seqs and not plan.preempted:
             return None
@@ -270,6 +280,8 @@ class CohortScheduler:
         self._open += 1
         if not plan.preempted:
             plan.new_blocks = free_before - self.pool.free
+        if self._cadence is not None:
+            self._note_prefill(self._cadence, plan, chunks)
         self._settle(plan, chunks)
         self._head_is_blocked = not (chunks or plan.preempted or not self._waiting)
         plan.running, plan.waiting = len(self._running), len(self._waiting)
@@ -282,6 +294,16 @@ class CohortScheduler:
         budget = self._plan_running(plan, chunks, cap)
         if not plan.preempted:
             self._plan_waiting(plan, chunks, cap, budget)
+            if self._cadence is not None:
+                self._cadence.admitted_all(len(self._waiting))
+
+    def _note_prefill(self, cadence: PrefillCadence, plan: StepPlan, chunks: list[Chunk]) -> None:
+        admitted = {admission.request for admission in plan.admitted}
+        prefilled = any(
+            request.request not in admitted or request.known - request.computed > 1
+            for request, _ in chunks
+        )
+        cadence.end(plan.decode_seqs + len(chunks), prefilled)
 
     def _cap(self) -> int | None:
         limits = self.limits
@@ -299,7 +321,8 @@ class CohortScheduler:
         decoding = cohort.size
         budget = self.limits.max_num_batched_tokens - decoding
         needed = decode_blocks = cohort.needed_blocks()
-        for request in self._prefilling:
+        held_back = self._cadence is not None and self._cadence.holds
+        for request in () if held_back else self._prefilling:
             wanted = request.known - request.computed
             if cap is not None and wanted > cap:
                 wanted = cap
@@ -353,6 +376,8 @@ class CohortScheduler:
             request = waiting[0]
             if request.stale:  # keeps its place, but waits for its token
                 passed_over.append(waiting.take())
+                if self._cadence is not None:
+                    self._cadence.pass_over(request.request)
                 continue
             known = request.known
             if caching and not (request.stream.private and not request.preempted):
@@ -361,6 +386,9 @@ class CohortScheduler:
                 blocks = unused = 0
             cached = blocks * size
             wanted = known - cached
+            if self._cadence is not None:
+                if wanted > 1 and self._cadence.holds:
+                    break
             if cap is not None and wanted > cap:
                 wanted = cap
             if wanted > budget:
@@ -373,6 +401,8 @@ class CohortScheduler:
             if -(-tokens // size) > pool.free - unused - reserve + blocks:
                 break
             waiting.take()
+            if self._cadence is not None:
+                self._cadence.forget(request.request)
             if blocks:
                 pool.share(request, hit)
             request.computed = cached
@@ -412,11 +442,12 @@ class CohortScheduler:
         planned: dict[CohortRequest, int] = {}
         missed: list[CohortRequest] = []
         preempted: list[int] = []
+        held_back = self._cadence is not None and self._cadence.holds
         chunks.clear()
         for request in list(self._running.values()):
             if request.request not in self._running:
                 continue  # preempted by a request before it
-            if request.held:
+            if request.held or (held_back and not request.decoding):
                 continue
             if budget <= 0:
                 if request.decoding:

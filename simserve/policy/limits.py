@@ -11,7 +11,8 @@ class SchedulerLimits:
 
     ``num_blocks`` counts as vLLM's ``num_gpu_blocks`` does: block 0 is the null block, which
     is never handed out, so ``num_blocks - 1`` are usable. A ``long_prefill_token_threshold``
-    of 0 is off. ``scheduling_policy`` is ``fcfs`` or ``priority``.
+    of 0 is off. ``scheduling_policy`` is ``fcfs`` or ``priority``. Prefill happens in at most
+    every ``prefill_schedule_interval``-th step while others decode.
     """
 
     max_num_seqs: int
@@ -28,6 +29,7 @@ class SchedulerLimits:
     watermark: float = 0.0
     max_num_active_seqs: int | None = None
     async_scheduling: bool = False
+    prefill_schedule_interval: int = 1
 
     @property
     def usable_blocks(self) -> int:

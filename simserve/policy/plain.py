@@ -16,6 +16,7 @@ from collections import deque
 
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.plain_blocks import PlainBlocks
+from simserve.policy.prefill_cadence import PrefillCadence
 from simserve.policy.scheduler import (
     Admission,
     PlannedPrefill,
@@ -62,6 +63,7 @@ class PlainScheduler:
         self.running_queue: list[PlainRequest] = []  # in order of admission
         self._content_ids: dict[tuple[int, tuple[int, ...]], int] = {}
         self._last: list[Scheduled] = []
+        self._cadence = PrefillCadence(limits.prefill_schedule_interval)
         self._in_flight: deque[list[InFlight]] = deque()  # per planned step
 
     @property
@@ -99,15 +101,18 @@ class PlainScheduler:
         """Decide the next step and take its KV blocks; None if nothing can be done."""
         free_before = self.pool.free
         decoding = [r for r in self.running_queue if not r.prefilling]
+        self._cadence.begin(bool(decoding))
         cap = self._cap()
         tokens: dict[PlainRequest, int] = {}
         plan = StepPlan()
         budget = self._plan_running(tokens, plan, cap)
         if not plan.preempted:
             self._plan_waiting(tokens, plan, cap, budget)
+            self._cadence.admitted_all(self.waiting)
         if not tokens and not plan.preempted:
             return None
         self._settle(tokens, plan, decoding)
+        self._cadence.end(len(tokens), self._carries_prefill(plan))
         if not plan.preempted:
             plan.new_blocks = free_before - self.pool.free
         plan.running, plan.waiting = self.running, self.waiting
@@ -139,6 +144,7 @@ class PlainScheduler:
 
     def _forget(self, request: PlainRequest) -> None:
         self.pool.give_back(request.blocks)
+        self._cadence.forget(request.view.request)
         in_running = request in self.running_queue
         (self.running_queue if in_running else self.waiting_queue).remove(request)
 
@@ -183,7 +189,7 @@ class PlainScheduler:
         for request in list(self.running_queue):
             if budget <= 0:
                 break
-            if request in gone or request.held:
+            if request in gone or request.held or (request.prefilling and self._cadence.holds):
                 continue
             wanted = request.known_tokens + request.placeholders - request.computed_tokens
             if cap is not None:
@@ -232,10 +238,13 @@ class PlainScheduler:
             request = queue[0]
             if request.stale_tokens:  # keeps its place, but waits for its token
                 passed_over.append(queue.pop(0))
+                self._cadence.pass_over(request.view.request)
                 continue
             hits = self._hits(request)
             cached_tokens = len(hits) * limits.block_size
             wanted = request.known_tokens - cached_tokens
+            if wanted > 1 and self._cadence.holds:
+                break
             if cap is not None:
                 wanted = min(wanted, cap)
             if not limits.enable_chunked_prefill and wanted > budget:
@@ -244,6 +253,7 @@ class PlainScheduler:
             if not self._allocate(request, wanted, hits, admission=True):
                 break
             queue.pop(0)
+            self._cadence.forget(request.view.request)
             self.running_queue.append(request)
             request.computed_tokens = cached_tokens
             admitted.append(Admission(request.view.request, cached_tokens, request.preemptions > 0))
@@ -251,6 +261,15 @@ class PlainScheduler:
             budget -= wanted
         queue[:0] = passed_over
         plan.admitted = admitted
+
+    def _carries_prefill(self, plan: StepPlan) -> bool:
+        """Whether a step prefills: a chunk of a running prompt, or more than one new token."""
+        admitted = {admission.request for admission in plan.admitted}
+        known = {r.view.request: r.known_tokens for r in self.running_queue}
+        return any(
+            chunk.request not in admitted or known[chunk.request] - chunk.past_tokens > 1
+            for chunk in plan.prefill
+        )
 
     def _settle(
         self, tokens: dict[PlainRequest, int], plan: StepPlan, decoding: list[PlainRequest]

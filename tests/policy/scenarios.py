@@ -35,6 +35,7 @@ def cases(draw: st.DrawFn, max_requests: int = 24, whole_prompts: bool = False) 
         scheduler_reserve_full_isl=True,
         watermark=draw(st.sampled_from([0.0, 0.05, 0.2])),
         max_num_active_seqs=draw(st.sampled_from([None, 1, 3])),
+        prefill_schedule_interval=1 if whole_prompts else draw(st.sampled_from([1, 1, 2, 3, 7])),
         async_scheduling=not whole_prompts and draw(st.booleans()),
     )
     count = draw(st.integers(1, max_requests))
