@@ -62,17 +62,6 @@ def _within(lowest: float, highest: float, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _is(only: object, allowed: str) -> AfterValidator:
-    """Return a validator for a setting of vLLM that has one value here."""
-
-    def check(value: object) -> object:
-        if value != only:
-            raise ValueError(allowed)
-        return value
-
-    return AfterValidator(check)
-
-
 _ON_OFF = "true or false"
 _FRACTION = "a fraction from 0.01 to 1"
 _SIZE = "a size of at least 0, in bytes or such as 2GB or 2GiB"
@@ -152,9 +141,9 @@ class DeploymentSpec(StrictModel):
     ) = Field(default=None, description="a fraction from 0 to 0.99 of the blocks")
     max_num_active_seqs: PositiveCount | None = Field(default=None, description=_COUNT)
     async_scheduling: bool | None = Field(default=None, description=_ON_OFF)
-    prefill_schedule_interval: (
-        Annotated[int, _is(1, "1: simserve does not model other intervals yet")] | None
-    ) = Field(default=None, description="1")
+    prefill_schedule_interval: PositiveCount | None = Field(
+        default=None, description=f"{_COUNT}: steps from one with prefill to the next"
+    )
     gpu_memory_utilization: Annotated[float, _within(0.01, 1, _FRACTION)] | None = Field(
         default=None, description=_FRACTION
     )

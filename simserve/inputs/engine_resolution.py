@@ -46,6 +46,7 @@ class EngineSettings:
     watermark: float
     max_num_active_seqs: int | None
     async_scheduling: bool
+    prefill_schedule_interval: int
     gpu_memory_utilization: float
 
 
@@ -129,6 +130,8 @@ def _resolve_async(work: _Work) -> None:
         return
     if scheduler in WHOLE_PROMPT_SCHEDULERS and work.request.given.get("async_scheduling"):
         raise work.refuse("async_scheduling", f"false with scheduler {scheduler}")
+    if scheduler in WHOLE_PROMPT_SCHEDULERS and work.values["prefill_schedule_interval"] > 1:
+        raise work.refuse("prefill_schedule_interval", f"1 with scheduler {scheduler}")
     if not work.is_given("async_scheduling"):  # one's own scheduler may have no ``hold``
         work.set("async_scheduling", False, f"follows from scheduler {scheduler}")
 

@@ -177,7 +177,10 @@ def test_schedulers_of_whole_prompts_switch_chunking_off(scheduler: str) -> None
             {"scheduler": "static", "async_scheduling": True},
             "async_scheduling: got True, allowed: false with scheduler static",
         ),
-        ({"prefill_schedule_interval": 2}, "prefill_schedule_interval: got 2"),
+        (
+            {"scheduler": "continuous", "prefill_schedule_interval": 2},
+            "prefill_schedule_interval: got 2",
+        ),
         ({"tp": 3}, "1, 2, 4, 8"),
         ({"tp": 0}, "tp: got 0"),
         ({"tp": "two"}, "tp: got two"),
