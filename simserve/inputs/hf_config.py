@@ -29,6 +29,8 @@ CONFIG_FILE = "config.json"
 # Where modelopt checkpoints keep what others keep in quantization_config.
 _OTHER_QUANTISATION = "hf_quant_config.json"
 _MOST_BYTES = 2 * 2**20
+# Layers and heads are gone through one by one; the largest published models have 126 and 128.
+_MOST_LISTED = 1 << 14
 # What vLLM loads these checkpoints as: 16 bits (dtype auto turns float32 into float16).
 _DTYPES = ("bfloat16", "float16", "float32")
 # BLOOM's config states no FFN size: it is this many times the hidden size (modeling_bloom.py).
@@ -37,7 +39,10 @@ _BLOOM_FFN_FACTOR = 4
 
 def is_config_path(name: str) -> bool:
     """Return whether ``name`` is a ``.json`` file or a folder with a ``config.json``."""
-    return name.endswith(".json") or (Path(name) / CONFIG_FILE).is_file()
+    try:
+        return name.endswith(".json") or (Path(name) / CONFIG_FILE).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def load_config(name: str, where: str, which: str) -> ModelSpec:
@@ -46,17 +51,21 @@ def load_config(name: str, where: str, which: str) -> ModelSpec:
     Raises:
         InputError: if there is no such file, or it cannot be read without guessing.
     """
-    path = Path(name) / CONFIG_FILE if Path(name).is_dir() else Path(name)
     try:
+        path = Path(name) / CONFIG_FILE if Path(name).is_dir() else Path(name)
+        if not path.is_file() and path.exists():
+            raise InputError(where, which, name, "a config.json that is a regular file")
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(where, which, name, "a config.json of at most 2 MiB")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        allowed = f"a config.json that can be read ({getattr(error, 'strerror', 'not UTF-8')})"
-        raise InputError(where, which, name, allowed) from None
+    except UnicodeDecodeError:
+        raise InputError(where, which, name, "a config.json in UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(where, which, name, f"a config.json that can be read ({reason})") from None
     try:
         config = json.loads(text, object_pairs_hook=_without_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(str(path), None, str(error), "a JSON object") from None
     if not isinstance(config, dict):
         raise InputError(str(path), None, type(config).__name__, "a JSON object")
@@ -89,8 +98,8 @@ def read_config(config: Mapping[str, Any], where: str, name: str) -> ModelSpec:
 
 def _read_shape(fields: Fields, family: Family, kind: str, name: str) -> ModelSpec:
     hidden = fields.count("hidden_size", "n_embed", "n_embd", "d_model")
-    heads = fields.count("num_attention_heads", "n_head")
-    layers = fields.count("num_hidden_layers", "n_layer")
+    heads = fields.count("num_attention_heads", "n_head", most=_MOST_LISTED)
+    layers = fields.count("num_hidden_layers", "n_layer", most=_MOST_LISTED)
     positions = fields.count("max_position_embeddings", "seq_length")
     mla = read_mla(fields)
     head_size = mla.query_size if mla else _head_size(fields, hidden, heads)

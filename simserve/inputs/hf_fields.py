@@ -45,18 +45,19 @@ class Fields:
                 raise self.refuse(name, self.values[name], allowed)
         return self.values[there[0]] if there else None
 
-    def optional_count(self, *names: str) -> int | None:
-        """Return an integer of at least 0, None if there is none."""
+    def optional_count(self, *names: str, most: int = _LARGEST) -> int | None:
+        """Return an integer from 0 to ``most``, None if there is none."""
         value = self.get(*names)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
-            raise self.refuse(self._first(names), value, _COUNT)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            allowed = _COUNT if most == _LARGEST else f"an integer from 1 to {most}"
+            raise self.refuse(self._first(names), value, allowed)
         return value
 
-    def count(self, *names: str) -> int:
-        """Return an integer of at least 1."""
-        value = self.optional_count(*names)
+    def count(self, *names: str, most: int = _LARGEST) -> int:
+        """Return an integer from 1 to ``most``."""
+        value = self.optional_count(*names, most=most)
         if not value:
             got = "nothing" if value is None else value
             raise self.refuse(self._first(names), got, "an integer of at least 1")

@@ -32,7 +32,7 @@ def read_format(fields: Fields) -> WeightFormat | None:
         raise fields.refuse(_KEY, config, "an object with quant_method")
     method = config.get("quant_method")
     if method in ("fp8", "mxfp4"):
-        weights = _eight_bit_float(config) if method == "fp8" else FORMATS["mxfp4"]
+        weights = _eight_bit_float(fields, config) if method == "fp8" else FORMATS["mxfp4"]
     elif method in ("awq", "gptq"):
         weights = _grouped_integer(fields, config, method)
     elif method == "bitsandbytes":
@@ -46,11 +46,18 @@ def read_format(fields: Fields) -> WeightFormat | None:
     return weights
 
 
-def _eight_bit_float(config: Mapping[str, Any]) -> WeightFormat:
-    block = config.get("weight_block_size")
-    if isinstance(block, list) and len(block) == 2:
-        return _with_groups(FORMATS["fp8-block"], block[1], block[0])
-    return FORMATS["fp8"]
+def _eight_bit_float(fields: Fields, config: Mapping[str, Any]) -> WeightFormat:
+    return _in_blocks(fields, "weight_block_size", config.get("weight_block_size"))
+
+
+def _in_blocks(fields: Fields, key: str, block: object) -> WeightFormat:
+    """Return 8-bit floats with a scale per block of [outputs, inputs], or per matrix without."""
+    if not block:
+        return FORMATS["fp8"]
+    whole = isinstance(block, list) and all(type(one) is int and one > 0 for one in block)
+    if not isinstance(block, list) or not whole or len(block) != 2:
+        raise fields.refuse(f"{_KEY}.{key}", block, "two integers of at least 1")
+    return _with_groups(FORMATS["fp8-block"], block[1], block[0])
 
 
 def _grouped_integer(fields: Fields, config: Mapping[str, Any], method: str) -> WeightFormat:
@@ -71,14 +78,14 @@ def _compressed(fields: Fields, config: Mapping[str, Any]) -> WeightFormat:
     """Return the one format of a compressed-tensors file; refuse a mixture."""
     groups = config.get("config_groups")
     schemes = list(groups.values()) if isinstance(groups, Mapping) else []
+    schemes = [one for one in schemes if isinstance(one, Mapping)]
     if len(schemes) != 1 or not isinstance(schemes[0].get("weights"), Mapping):
         raise fields.refuse(f"{_KEY}.config_groups", f"{len(schemes)} groups", "one group")
     weights, only_weights = schemes[0]["weights"], schemes[0].get("input_activations") is None
     bits, kind = weights.get("num_bits"), weights.get("type", "int")
     strategy = weights.get("strategy") or "group"
     if (kind, bits) == ("float", _BYTE_BITS):
-        block = weights.get("block_structure")
-        return _with_groups(FORMATS["fp8-block"], block[1], block[0]) if block else FORMATS["fp8"]
+        return _in_blocks(fields, "block_structure", weights.get("block_structure"))
     if (kind, bits) == ("int", _BYTE_BITS) and not only_weights:
         return FORMATS["int8"]
     if kind == "int" and bits in (_NIBBLE_BITS, _BYTE_BITS):
@@ -113,7 +120,10 @@ def _with_groups(weights: WeightFormat, inputs: int, outputs: int) -> WeightForm
 def _refuse_exceptions(fields: Fields, config: Mapping[str, Any], weights: WeightFormat) -> None:
     """Refuse matrices that the file leaves in 16 bits and simserve would count as quantised."""
     for key in ("modules_to_not_convert", "ignored_layers", "ignore"):
-        for module in config.get(key) or ():
+        modules = config.get(key) or []
+        if not isinstance(modules, list):
+            raise fields.refuse(f"{_KEY}.{key}", modules, "a list of modules")
+        for module in modules:
             attention = weights.experts_only and "self_attn" in str(module)
             if not attention and not _KEPT.search(str(module)):
                 allowed = "modules that stay in 16 bits anyway (embeddings, norms, router, lm_head)"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simserve.errors import InputError, nearest_name, unknown_name
+from simserve.errors import InputError, known_names, unknown_name
 
 KINDS = ("datasheet", "measured", "imported", "fitted", "assumed")
 
@@ -81,10 +81,8 @@ def refuse_unknown_keys(
     """Raise InputError for the first key of ``entry`` that is not among ``known``."""
     for key in entry:
         if key not in known:
-            near = nearest_name(key, known)
-            allowed = ", ".join(known) + (f"; did you mean {near}?" if near else "")
             dotted = f"{which}.{key}" if which else key
-            raise InputError(where, dotted, "an unknown key", allowed)
+            raise InputError(where, dotted, "an unknown key", known_names(key, known))
 
 
 def _text(entry: Mapping[str, Any], key: str, where: str, prefix: str, allowed: str) -> str:

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from simserve.errors import InputError, nearest_name
 
+_MOST_KEYS = 10
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -65,8 +66,7 @@ def validate(model: type[ModelT], entry: object, origins: Origins, path: str) ->
     """
     if not isinstance(entry, Mapping):
         got = "nothing" if entry is None else entry
-        keys = ", ".join(model.model_fields)
-        raise InputError(origins.where(path), path, got, f"a mapping with keys among {keys}")
+        raise InputError(origins.where(path), path, got, f"a mapping with {_some_keys(model)}")
     try:
         return model.model_validate(dict(entry))
     except ValidationError as failure:
@@ -101,9 +101,17 @@ def _unknown_key(
     hints: Mapping[str, str] = getattr(inner, "KEY_HINTS", {})
     key = keys[-1].replace("-", "_")
     near = key if key in known else nearest_name(key, known)
-    allowed = f"{near}, the nearest of {len(known)} keys" if near else ", ".join(known)
+    allowed = f"{near}, the nearest of {len(known)} keys" if near else _some_keys(inner)
     allowed = hints.get(key, allowed)
     return InputError(origins.where(which), which, "an unknown key", allowed)
+
+
+def _some_keys(model: type[BaseModel]) -> str:
+    """Return the keys of a mapping; of many, the first."""
+    keys = list(model.model_fields)
+    if len(keys) <= _MOST_KEYS:
+        return f"the keys {', '.join(keys)}"
+    return f"keys such as {', '.join(keys[:_MOST_KEYS])} ({len(keys)} in all)"
 
 
 def _model_at(model: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:

@@ -147,9 +147,10 @@ def _vllm_bench_times_s(
         if arrivals.rate_per_s is None:
             rates_per_s = _ramp_rates_per_s(arrivals, num_requests)
             return np.cumsum(_gaps(arrivals.burstiness, num_requests, rng, rates_per_s))
-        sums = np.cumsum(_gaps(arrivals.burstiness, num_requests, rng, arrivals.rate_per_s))
-        times_s = sums * (num_requests / arrivals.rate_per_s / sums[-1])
-        times_s[-1] = num_requests / arrivals.rate_per_s
+        sums = np.cumsum(_gaps(arrivals.burstiness, num_requests, rng, 1.0))
+        if sums[-1] == 0:  # gaps too bursty for a float: vLLM sends all at once, too
+            return sums
+        times_s = sums / sums[-1] * (num_requests / arrivals.rate_per_s)
         return np.asarray(times_s)
 
 

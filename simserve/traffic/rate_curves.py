@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from simserve.errors import InputError
 from simserve.inputs.workload import ArrivalsSpec, RateStep
 
 _Floats = npt.NDArray[np.float64]
@@ -18,8 +19,9 @@ _Floats = npt.NDArray[np.float64]
 _DAY_S = 86_400.0
 # Halvings of the bracket around a time: more than a float64 has digits.
 _HALVINGS = 60
-# Phases of an on-off process drawn at a time.
-_PHASES = 1024
+# Phases of an on-off process drawn at first; then as many as there are.
+_FEWEST_PHASES = 1024
+_MOST_PHASES = 10_000_000
 
 
 class RateCurve(Protocol):
@@ -146,6 +148,10 @@ class OnOff:
 
     def times_s(self, expected: _Floats) -> _Floats:
         """Return when so many requests have been expected."""
+        cycle_s = sum(self._means_s)
+        if not expected[-1] / self._mean_per_s / cycle_s < _MOST_PHASES / 2:
+            allowed = f"longer bursts and pauses: at most {_MOST_PHASES} in a run"
+            raise InputError("workload", "arrivals.on_s and off_s", f"{cycle_s:g} s", allowed)
         while self._edge[-1] < expected[-1]:
             self._draw_phases()
         return np.interp(expected, self._edge, self._edge_s)
@@ -155,8 +161,9 @@ class OnOff:
         return self._mean_per_s * time_s
 
     def _draw_phases(self) -> None:
-        states = (self._state + np.arange(_PHASES)) % 2
-        lengths_s = self._rng.standard_exponential(_PHASES) * np.take(self._means_s, states)
+        count = max(_FEWEST_PHASES, len(self._edge) - 1)  # even, so that bursts begin a draw again
+        states = (self._state + np.arange(count)) % 2
+        lengths_s = self._rng.standard_exponential(count) * np.take(self._means_s, states)
         counts = lengths_s * np.take(self._rates, states)
         self._edge_s = np.concatenate((self._edge_s, self._edge_s[-1] + np.cumsum(lengths_s)))
         self._edge = np.concatenate((self._edge, self._edge[-1] + np.cumsum(counts)))

@@ -83,36 +83,32 @@ def _drawn_texts(group: SegmentGroupSpec, prompts: int, seed: int) -> IntArray:
     """Return the texts of every prompt, most popular 0: ``int64[prompts, per_request]``."""
     wanted, name = group.per_request or 1, f"segments.{group.name}"
     rng = random_stream(seed, name)
-    weights = np.arange(1, group.count + 1, dtype=np.float64) ** -(group.zipf or 0.0)
+    logs = -(group.zipf or 0.0) * np.log(np.arange(1, group.count + 1))
     if wanted > 1 and group.count <= _KEYED_TEXTS:
-        return _keyed(weights, prompts, wanted, rng)
-    shares = np.cumsum(weights)
-    drawn = _by_share(shares, rng.random((prompts, wanted)))
+        at_a_time = max(1, _KEYS_AT_A_TIME // group.count)
+        sizes = [min(at_a_time, prompts - start) for start in range(0, prompts, at_a_time)]
+        return np.concatenate([_by_keys(logs, size, wanted, rng) for size in sizes])
+    shares = np.cumsum(np.exp(logs))
+    places = np.searchsorted(shares, rng.random((prompts, wanted)) * shares[-1], side="right")
+    drawn = np.asarray(np.minimum(places, group.count - 1), dtype=np.int64)
     for row in np.flatnonzero(_has_twice(drawn)):
-        drawn[row] = _redrawn(shares, drawn[row], random_stream(seed, f"{name}.again.{row}"))
+        drawn[row] = _redrawn(logs, drawn[row], random_stream(seed, f"{name}.again.{row}"))
     return drawn
 
 
-def _keyed(
-    weights: npt.NDArray[np.float64], rows: int, k: int, rng: np.random.Generator
+def _by_keys(
+    logs: npt.NDArray[np.float64], rows: int, wanted: int, rng: np.random.Generator
 ) -> IntArray:
-    """Return ``k`` different texts a row, drawn one after another by weight.
+    """Return ``wanted`` texts in the order in which they are drawn one after another, by row.
 
-    The ``k`` smallest of independent exponential variables with rates ``weights``, in order,
-    are exactly such a draw (Efraimidis and Spirakis, 2006).
+    Independent exponential variables with the weights as their rates, sorted, are exactly such
+    a draw (Efraimidis and Spirakis, 2006); in logarithms, so that no weight becomes 0.
     """
-    found = np.empty((rows, k), dtype=np.int64)
-    at_a_time = max(1, _KEYS_AT_A_TIME // len(weights))
-    for start in range(0, rows, at_a_time):
-        stop = min(start + at_a_time, rows)
-        keys = rng.standard_exponential((stop - start, len(weights))) / weights
-        found[start:stop] = np.argsort(keys, axis=1)[:, :k]
-    return found
-
-
-def _by_share(shares: npt.NDArray[np.float64], uniform: npt.NDArray[np.float64]) -> IntArray:
-    places = np.searchsorted(shares, uniform * shares[-1], side="right")
-    return np.asarray(np.minimum(places, len(shares) - 1), dtype=np.int64)
+    with np.errstate(divide="ignore"):
+        keys = np.log(rng.standard_exponential((rows, len(logs)))) - logs
+    first = np.argpartition(keys, wanted - 1, axis=1)[:, :wanted]
+    order = np.argsort(np.take_along_axis(keys, first, axis=1), axis=1)
+    return np.asarray(np.take_along_axis(first, order, axis=1), dtype=np.int64)
 
 
 def _has_twice(drawn: IntArray) -> npt.NDArray[np.bool_]:
@@ -120,12 +116,9 @@ def _has_twice(drawn: IntArray) -> npt.NDArray[np.bool_]:
     return np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
 
 
-def _redrawn(
-    shares: npt.NDArray[np.float64], drawn: IntArray, rng: np.random.Generator
-) -> IntArray:
-    """Return a prompt's texts with each repeated one drawn anew until it is another."""
-    found = list(dict.fromkeys(drawn.tolist()))
-    while len(found) < len(drawn):
-        more = _by_share(shares, rng.random(len(drawn)))
-        found = list(dict.fromkeys([*found, *more.tolist()]))[: len(drawn)]
-    return np.array(found, dtype=np.int64)
+def _redrawn(logs: npt.NDArray[np.float64], drawn: IntArray, rng: np.random.Generator) -> IntArray:
+    """Return a prompt's texts, each repeated one replaced by the next that would be drawn."""
+    found = dict.fromkeys(drawn.tolist())
+    enough = min(2 * len(drawn), len(logs))
+    found.update(dict.fromkeys(_by_keys(logs, 1, enough, rng)[0].tolist()))
+    return np.array(list(found)[: len(drawn)], dtype=np.int64)

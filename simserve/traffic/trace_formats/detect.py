@@ -46,7 +46,7 @@ def detect_format(path: Path) -> str:
     file without any is taken for a timed-trace, in seconds.
 
     Raises:
-        InputError: if the file fits no format, listing them.
+        InputError: if the file fits no format, naming them.
     """
     if table.is_parquet(path):
         return "table"
@@ -114,5 +114,5 @@ def _block_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
 
 
 def _undetected(path: Path, got: str) -> InputError:
-    known = "; ".join(f"{name} ({what})" for name, what in FORMATS.items())
-    return InputError(str(path), None, got, f"name the format: {known}")
+    allowed = f"{', '.join(FORMATS)} (see 'simserve trace --help'); name it if it is one of these"
+    return InputError(str(path), None, got, allowed)

@@ -111,6 +111,7 @@ def _refuse(path: Path, row: int, names: list[str]) -> tuple[str, str]:
         got = f"text ({', '.join(names)})"
         allowed = "lengths, e.g. prompt_tokens and output_tokens: count the tokens first"
         raise InputError(str(path), f"row {row}", got, allowed)
-    pairs = "; ".join(f"{prompt}, {output}" for prompt, output in NAMES)
+    pair = " and ".join(NAMES[1])
     got = f"columns {', '.join(names)}" if names else "no columns"
-    raise InputError(str(path), f"row {row}", got, f"one of the pairs {pairs}")
+    allowed = f"lengths such as {pair} (see 'simserve trace --help')"
+    raise InputError(str(path), f"row {row}", got, allowed)
