@@ -38,6 +38,8 @@ def run(
     bound = _reusable_frac(requests, ready.deployment.engine.block_size)
     if ready.workload.trace is not None and requests.segments is not None:
         record.meta["trace_blocks"] = _seen_before(requests, requests.segments)
+    if requests.notes:
+        record.meta["notes"] = list(requests.notes)
     return Result(scenario=ready, record=record, prefix_bound_frac=bound)
 
 

@@ -32,7 +32,8 @@ class RequestTable:
 
     ``segments`` None means that no two prompts share anything. ``output_segment`` names the
     segment that a request's generated tokens belong to (so that a later prompt can repeat
-    them); None means that nobody repeats them. A smaller ``priority`` is better.
+    them); None means that nobody repeats them. A smaller ``priority`` is better. ``notes`` say
+    in words what the source holds and the table does not.
     """
 
     arrival_ps: PsArray  # [requests], never decreasing
@@ -42,6 +43,7 @@ class RequestTable:
     output_segment: IntArray | None = None
     priority: IntArray | None = None
     request_id: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrival_ps)

@@ -34,6 +34,7 @@ def run_summary(result: Result) -> dict[str, Any]:
         },
         "traffic": {
             "description": facts.traffic,
+            "notes": result.record.meta.get("notes", []),
             "requests": metrics.num_prompts,
             "completed": metrics.completed,
             "rejected": metrics.rejected,

@@ -57,7 +57,7 @@ def _head(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("Scenario", f"{scenario['name']} (seed {scenario['seed']})"),
         ("Model", f"{scenario['model']} on {gpus} × {scenario['gpu']} ({layout})"),
         ("Engine", f"{scenario['engine']}, {scenario['scheduler']}, {mode}; {scenario['limits']}"),
-        ("Traffic", f"{traffic['description']}; {', '.join(counts)}"),
+        ("Traffic", "; ".join([traffic["description"], ", ".join(counts), *traffic["notes"]])),
         ("Verdict", f"{verdict['name']}: {verdict['reason']}"),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,7 +40,8 @@ def generate(workload: WorkloadSpec, seed: int) -> RequestTable:
         InputError: if the trace or the seed cannot be used, or there is too much of it.
     """
     if workload.trace is not None:
-        return replayed(workload.trace, workload.arrivals, seed).requests
+        replay = replayed(workload.trace, workload.arrivals, seed)
+        return replace(replay.requests, notes=replay.notes)
     turns = _turns(workload, seed)
     classes = workload.classes or ()
     kind = _class_of_session(classes, turns, seed)
