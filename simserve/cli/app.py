@@ -16,10 +16,12 @@ import typer
 from simserve import __version__
 from simserve.cli.exits import CRASHED, OneLineGroup
 from simserve.cli.list_command import list_names
+from simserve.cli.profile_command import profile_app
 from simserve.cli.run_command import run
 from simserve.cli.serve_cmd_command import serve_cmd
 from simserve.cli.sweep_command import sweep
 from simserve.cli.trace_command import trace_app
+from simserve.cli.validate_command import validate
 from simserve.cli.verify_command import verify
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ app.command("verify")(verify)
 app.command("serve-cmd")(serve_cmd)
 app.command("list")(list_names)
 app.add_typer(trace_app)
+app.add_typer(profile_app)
+app.command("validate")(validate)
 
 
 def _print_version(wanted: bool) -> None:

@@ -30,7 +30,7 @@ TraceFormat = Annotated[
     str | None,
     typer.Option(
         "--trace-format",
-        metavar="azure|mooncake|timed_trace",
+        metavar="azure|mooncake|timed_trace|…",
         help="Format of the trace, if it cannot be told from the file.",
     ),
 ]

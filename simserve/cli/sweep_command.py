@@ -147,8 +147,14 @@ def _is_good(row: dict[str, Any]) -> bool:
     return row["verdict"] != DOES_NOT_FIT and row.get("slo_met") is not False
 
 
-HEADLINES = ("median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "output_throughput")
-"""The metrics that the printed table shows; the file has them all."""
+HEADLINES = {
+    "median_ttft_ms": "TTFT p50",
+    "p99_ttft_ms": "p99 ms",
+    "median_tpot_ms": "TPOT p50",
+    "p99_tpot_ms": "p99 ms",
+    "output_throughput": "tok/s out",
+}
+"""The metrics that the printed table shows, and their headings; the file has them all."""
 
 
 def table(rows: Sequence[dict[str, Any]], varied: Sequence[str]) -> str:
@@ -156,7 +162,7 @@ def table(rows: Sequence[dict[str, Any]], varied: Sequence[str]) -> str:
     shown = [*varied, "verdict", "slo_met", *HEADLINES]
     columns = [name for name in shown if any(name in row for row in rows)]
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    header = [name.rpartition(".")[2] for name in columns]
+    header = [HEADLINES.get(name, name.rpartition(".")[2]) for name in columns]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     lines = []
     for line, row in zip([header, *cells], [{}, *rows], strict=True):
@@ -170,4 +176,10 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < _WHOLE_FROM else f"{value:.0f}"
+    return str(value)
+
+
+_WHOLE_FROM = 100.0
+"""From here on, the table shows no decimals."""
