@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import repeat
 
 import numpy as np
 import simpy
 
+from simserve.engine.closed_loop import Followers, in_order_of_arrival
 from simserve.engine.ledger import RequestLedger
 from simserve.engine.pricing import Pricing
 from simserve.engine.replica import FAR_PS, Replica, StepObserver
@@ -48,7 +49,12 @@ class Cluster:
         self._router = router
         self._on_progress = on_progress
         self._arrivals: list[int] = requests.arrival_ps.tolist()
-        self._next = 0  # the request that arrives next
+        self._next_ps = 0  # when the next request arrives of those that wait for nobody
+        self._followers: Followers | None = None
+        self._views: list[RequestView] = []
+        if requests.follows is not None and requests.think_ps is not None:
+            self._followers = Followers(requests.follows, requests.think_ps)
+            self._views = list(request_views(requests))
         pricing = Pricing(latency)
         self.replicas = [
             Replica(
@@ -66,8 +72,24 @@ class Cluster:
         ]
 
     def horizon_ps(self) -> int:
-        """Return when the next request arrives."""
-        return self._arrivals[self._next] if self._next < len(self._arrivals) else FAR_PS
+        """Return before when nothing arrives: the next arrival, or now if that is open.
+
+        In a closed loop an answer of one replica may bring a request to any other.
+        """
+        if self._followers is None:
+            return self._next_ps
+        if len(self.replicas) > 1:
+            return int(self._env.now)
+        return self._followers.next_ps(self._next_ps)
+
+    def on_finish(self, finished: Sequence[int], end_ps: int) -> None:
+        """Let those arrive who waited for these answers, when they have read them."""
+        if self._followers is None:
+            return
+        for request in finished:
+            found = self._followers.after(request, end_ps)
+            if found is not None:
+                self._env.process(self._follow(*found))
 
     def run(self) -> RunRecord:
         """Serve every request and return what happened."""
@@ -85,27 +107,47 @@ class Cluster:
             replica.stop()
         if self._on_progress is not None:
             self._on_progress(len(self.requests), len(self.requests))
-        return RunRecord(
+        record = RunRecord(
             requests=self.requests,
             outcomes=self.ledger.outcomes(),
             steps=tuple(replica.writer.log() for replica in self.replicas),
             gaps=self.ledger.gaps(),
             end_ps=max(replica.now_ps for replica in self.replicas),
         )
+        if self._followers is None:
+            return record
+        return in_order_of_arrival(record, self._followers.arrived_ps)
 
     def _arrive(self) -> Generator[simpy.Event, None, None]:
-        env, views = self._env, request_views(self.requests)
-        for request, arrival_ps in enumerate(self._arrivals):
+        """Let all requests arrive that wait for nobody."""
+        env, arrivals = self._env, self._arrivals
+        views: Iterator[RequestView]
+        if self._followers is None:
+            views = request_views(self.requests)
+        else:
+            views = map(self._views.__getitem__, self._followers.first)
+        for count, view in enumerate(views):
+            arrival_ps = arrivals[view.request]
+            self._next_ps = arrival_ps
             if arrival_ps > env.now:
                 yield env.timeout(arrival_ps - int(env.now))
-            self._next = request + 1
-            view = next(views)
-            if self.ledger.stop_tokens[request] < 1:
-                self.ledger.status[request] = REJECTED  # no room for a token: vLLM refuses it
-                continue
-            self._choose(view).submit(view)
-            if self._on_progress is not None and not request % PROGRESS_EVERY:
+            self._submit(view)
+            if self._on_progress is not None and not count % PROGRESS_EVERY:
                 self._on_progress(sum(r.finished for r in self.replicas), len(self.requests))
+        self._next_ps = FAR_PS
+
+    def _follow(self, request: int, arrival_ps: int) -> Generator[simpy.Event, None, None]:
+        yield self._env.timeout(arrival_ps - int(self._env.now))
+        if self._followers is not None:
+            self._followers.arrive()
+        self._submit(self._views[request]._replace(arrival_ps=arrival_ps))
+
+    def _submit(self, view: RequestView) -> None:
+        if self.ledger.stop_tokens[view.request] < 1:
+            self.ledger.status[view.request] = REJECTED  # no room for a token: vLLM refuses it
+            self.on_finish([view.request], int(self._env.now))
+        else:
+            self._choose(view).submit(view)
 
     def _choose(self, view: RequestView) -> Replica:
         if len(self.replicas) == 1:

@@ -14,7 +14,6 @@ from simserve.policy.scheduler import StepPlan
 from simserve.records.clock import PS_PER_S
 from simserve.records.step import PrefillChunk, StepShape
 
-
 _new = tuple.__new__  # half the price of a NamedTuple's own constructor
 
 

@@ -8,7 +8,7 @@ of decode steps in which nothing can change is one row of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 import simpy
@@ -31,11 +31,15 @@ AFTER_ARRIVALS = 2
 that arrive together belong in the same step)."""
 
 
-class Horizon(Protocol):
-    """Says until when nothing from outside can touch a replica."""
+class World(Protocol):
+    """What is around a replica."""
 
     def horizon_ps(self) -> int:
-        """Return the next instant at which a request may arrive."""
+        """Return before when no request arrives."""
+        ...
+
+    def on_finish(self, finished: Sequence[int], end_ps: int) -> None:
+        """Learn that requests were answered."""
         ...
 
 
@@ -62,7 +66,7 @@ class Replica:
         pricing: Pricing,
         ledger: RequestLedger,
         usable_blocks: int,
-        world: Horizon,
+        world: World,
         ahead: bool = False,
         observer: StepObserver | None = None,
     ) -> None:
@@ -121,7 +125,11 @@ class Replica:
             if flight.end_ps >= until_ps:
                 yield self._wait(flight.end_ps)
                 until_ps = self._world.horizon_ps()
-            self._complete(flight)
+            if self._complete(flight):
+                until_ps = self._world.horizon_ps()
+                if until_ps <= self.now_ps:  # somebody asks again at once
+                    yield self._wait(self.now_ps)
+                    until_ps = self._world.horizon_ps()
 
     def _serve_ahead(self) -> Generator[simpy.Event, None, None]:
         """Plan each step when the one before it starts, before its tokens are known.
@@ -149,8 +157,9 @@ class Replica:
                 if start_ps >= until_ps:
                     yield self._wait(start_ps)
                     until_ps = self._world.horizon_ps()
-                if self._complete(flight) and plan is not None:
-                    left = plan.running - scheduler.running
+                if self._complete(flight):
+                    until_ps = self._world.horizon_ps()
+                    left = plan.running - scheduler.running if plan is not None else 0
             elif following is None:
                 yield self._sleep()
                 self.now_ps = int(self._env.now)
@@ -256,6 +265,7 @@ class Replica:
             self.finished += len(finished)
             scheduler.complete_step(plan, finished)
             self.writer.finishes.extend((flight.row, len(finished), scheduler.free_blocks))
+            self._world.on_finish(finished, flight.end_ps)
         else:
             scheduler.complete_step(plan, NOBODY)
         if self._observer is not None:

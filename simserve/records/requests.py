@@ -34,6 +34,11 @@ class RequestTable:
     segment that a request's generated tokens belong to (so that a later prompt can repeat
     them); None means that nobody repeats them. A smaller ``priority`` is better. ``notes`` say
     in words what the source holds and the table does not.
+
+    In a *closed loop* users wait for an answer before they ask again: request ``i`` arrives
+    ``think_ps[i]`` after the end of request ``follows[i]``, an earlier one, or at
+    ``arrival_ps[i]`` if ``follows[i]`` is ``i`` itself. No two follow the same request. The
+    record of such a run has a table with the arrivals that came about, in their order.
     """
 
     arrival_ps: PsArray  # [requests], never decreasing
@@ -44,6 +49,8 @@ class RequestTable:
     priority: IntArray | None = None
     request_id: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    follows: IntArray | None = None  # None: nobody waits for anything
+    think_ps: PsArray | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_ps)

@@ -1,0 +1,86 @@
+"""Arrivals that wait for an answer: users who think, ask, and read before they ask again."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from heapq import heappop, heappush
+
+import numpy as np
+
+from simserve.records.requests import IntArray, RequestTable, SegmentTable
+from simserve.records.run_record import RunRecord
+
+
+class Followers:
+    """Who arrives because whose answer came, and what is due."""
+
+    def __init__(self, follows: IntArray, think_ps: IntArray) -> None:
+        own = np.arange(len(follows))
+        waiting = np.nonzero(follows != own)[0]
+        self._next = dict(zip(follows[waiting].tolist(), waiting.tolist(), strict=True))
+        self._think_ps: list[int] = think_ps.tolist()
+        self._due_ps: list[int] = []
+        self.arrived_ps: dict[int, int] = {}
+        self.first: list[int] = np.nonzero(follows == own)[0].tolist()
+
+    def after(self, request: int, end_ps: int) -> tuple[int, int] | None:
+        """Return who asks next and when, now that ``request`` is done; None if nobody does."""
+        follower = self._next.get(request)
+        if follower is None:
+            return None
+        arrival_ps = end_ps + self._think_ps[follower]
+        self.arrived_ps[follower] = arrival_ps
+        heappush(self._due_ps, arrival_ps)
+        return follower, arrival_ps
+
+    def arrive(self) -> None:
+        """Note that the next of those that are due has arrived."""
+        heappop(self._due_ps)
+
+    def next_ps(self, otherwise_ps: int) -> int:
+        """Return when the next of those that are due arrives."""
+        return min(self._due_ps[0], otherwise_ps) if self._due_ps else otherwise_ps
+
+
+def in_order_of_arrival(record: RunRecord, arrived_ps: dict[int, int]) -> RunRecord:
+    """Return the record of a closed loop with its requests in the order in which they came."""
+    requests = record.requests
+    arrival_ps = requests.arrival_ps.copy()
+    arrival_ps[list(arrived_ps)] = list(arrived_ps.values())
+    order = np.argsort(arrival_ps, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    ids = requests.request_id
+    outcomes = record.outcomes
+    return replace(
+        record,
+        requests=RequestTable(
+            arrival_ps=arrival_ps[order],
+            prompt_tokens=requests.prompt_tokens[order],
+            output_tokens=requests.output_tokens[order],
+            segments=_reordered(requests.segments, order),
+            output_segment=_taken(requests.output_segment, order),
+            priority=_taken(requests.priority, order),
+            request_id=None if ids is None else tuple(ids[i] for i in order.tolist()),
+            notes=requests.notes,
+        ),
+        outcomes=replace(
+            outcomes, **{one.name: getattr(outcomes, one.name)[order] for one in fields(outcomes)}
+        ),
+        gaps=replace(record.gaps, request=place[record.gaps.request]),
+    )
+
+
+def _taken(column: IntArray | None, order: IntArray) -> IntArray | None:
+    return None if column is None else column[order]
+
+
+def _reordered(table: SegmentTable | None, order: IntArray) -> SegmentTable | None:
+    if table is None:
+        return None
+    sizes = np.diff(table.offsets)[order]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    entries = np.repeat(table.offsets[:-1][order] - offsets[:-1], sizes) + np.arange(offsets[-1])
+    return SegmentTable(
+        offsets=offsets, segment=table.segment[entries], tokens=table.tokens[entries]
+    )
