@@ -11,27 +11,24 @@ from simserve.records.requests import IntArray, RequestTable, SegmentTable
 from simserve.records.run_record import RunRecord
 
 
-class Followers:
-    """Who arrives because whose answer came, and what is due."""
+class Users:
+    """Who asks next, and when, now that somebody has an answer."""
 
-    def __init__(self, follows: IntArray, think_ps: IntArray) -> None:
-        own = np.arange(len(follows))
-        waiting = np.nonzero(follows != own)[0]
-        self._next = dict(zip(follows[waiting].tolist(), waiting.tolist(), strict=True))
+    def __init__(self, users: int, think_ps: IntArray) -> None:
         self._think_ps: list[int] = think_ps.tolist()
+        self._next = self.first = min(users, len(self._think_ps))
         self._due_ps: list[int] = []
         self.arrived_ps: dict[int, int] = {}
-        self.first: list[int] = np.nonzero(follows == own)[0].tolist()
 
-    def after(self, request: int, end_ps: int) -> tuple[int, int] | None:
-        """Return who asks next and when, now that ``request`` is done; None if nobody does."""
-        follower = self._next.get(request)
-        if follower is None:
+    def after(self, end_ps: int) -> tuple[int, int] | None:
+        """Return the next request and when it arrives; None if there is none left."""
+        request = self._next
+        if request == len(self._think_ps):
             return None
-        arrival_ps = end_ps + self._think_ps[follower]
-        self.arrived_ps[follower] = arrival_ps
+        self._next = request + 1
+        arrival_ps = self.arrived_ps[request] = end_ps + self._think_ps[request]
         heappush(self._due_ps, arrival_ps)
-        return follower, arrival_ps
+        return request, arrival_ps
 
     def arrive(self) -> None:
         """Note that the next of those that are due has arrived."""

@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 import simpy
 
-from simserve.engine.closed_loop import Followers, in_order_of_arrival
+from simserve.engine.closed_loop import Users, in_order_of_arrival
 from simserve.engine.ledger import RequestLedger
 from simserve.engine.pricing import Pricing
 from simserve.engine.replica import FAR_PS, Replica, StepObserver
@@ -50,10 +50,10 @@ class Cluster:
         self._on_progress = on_progress
         self._arrivals: list[int] = requests.arrival_ps.tolist()
         self._next_ps = 0  # when the next request arrives of those that wait for nobody
-        self._followers: Followers | None = None
+        self._users: Users | None = None
         self._views: list[RequestView] = []
-        if requests.follows is not None and requests.think_ps is not None:
-            self._followers = Followers(requests.follows, requests.think_ps)
+        if requests.users is not None and requests.think_ps is not None:
+            self._users = Users(requests.users, requests.think_ps)
             self._views = list(request_views(requests))
         pricing = Pricing(latency)
         self.replicas = [
@@ -76,18 +76,18 @@ class Cluster:
 
         In a closed loop an answer of one replica may bring a request to any other.
         """
-        if self._followers is None:
+        if self._users is None:
             return self._next_ps
         if len(self.replicas) > 1:
             return int(self._env.now)
-        return self._followers.next_ps(self._next_ps)
+        return self._users.next_ps(self._next_ps)
 
     def on_finish(self, finished: Sequence[int], end_ps: int) -> None:
         """Let those arrive who waited for these answers, when they have read them."""
-        if self._followers is None:
+        if self._users is None:
             return
-        for request in finished:
-            found = self._followers.after(request, end_ps)
+        for _ in finished:
+            found = self._users.after(end_ps)
             if found is not None:
                 self._env.process(self._follow(*found))
 
@@ -114,18 +114,18 @@ class Cluster:
             gaps=self.ledger.gaps(),
             end_ps=max(replica.now_ps for replica in self.replicas),
         )
-        if self._followers is None:
+        if self._users is None:
             return record
-        return in_order_of_arrival(record, self._followers.arrived_ps)
+        return in_order_of_arrival(record, self._users.arrived_ps)
 
     def _arrive(self) -> Generator[simpy.Event, None, None]:
         """Let all requests arrive that wait for nobody."""
         env, arrivals = self._env, self._arrivals
         views: Iterator[RequestView]
-        if self._followers is None:
+        if self._users is None:
             views = request_views(self.requests)
         else:
-            views = map(self._views.__getitem__, self._followers.first)
+            views = iter(self._views[: self._users.first])
         for count, view in enumerate(views):
             arrival_ps = arrivals[view.request]
             self._next_ps = arrival_ps
@@ -138,8 +138,8 @@ class Cluster:
 
     def _follow(self, request: int, arrival_ps: int) -> Generator[simpy.Event, None, None]:
         yield self._env.timeout(arrival_ps - int(self._env.now))
-        if self._followers is not None:
-            self._followers.arrive()
+        if self._users is not None:
+            self._users.arrive()
         self._submit(self._views[request]._replace(arrival_ps=arrival_ps))
 
     def _submit(self, view: RequestView) -> None:

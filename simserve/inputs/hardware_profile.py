@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from simserve.errors import InputError, unknown_name
 from simserve.inputs.data_files import data_dir, find_name, normal_name
@@ -65,6 +65,33 @@ class GpuSpec:
     link_bytes_per_s: float
     efficiency: Mapping[str, Sourced]
     sources: Mapping[str, Sourced]
+
+
+class ProfileKeys(NamedTuple):
+    """What may stand in a ``device.yaml``: for every number its units, and what it is."""
+
+    required: tuple[str, ...]
+    numbers: Mapping[str, tuple[Mapping[str, Decimal], str]]
+    flops: tuple[Mapping[str, Decimal], str]
+    efficiency: Mapping[str, tuple[Mapping[str, Decimal], str]]
+
+
+def profile_keys() -> ProfileKeys:
+    """Return the keys of a profile, for those who describe the file."""
+    share = "a fraction above 0, at most 1"
+    duration = "a duration of at least 0, such as 25us"
+    return ProfileKeys(
+        required=("memory", "cuda_reserved", "hbm_bandwidth"),
+        numbers={
+            "memory": (BYTE_UNITS, "the total that nvidia-smi shows, such as 81559MiB"),
+            "cuda_reserved": (BYTE_UNITS, "how much less of it CUDA sees, such as 483MiB"),
+            "hbm_bandwidth": (BYTE_RATE_UNITS, "memory bandwidth, such as 3.35TB/s"),
+            "link_bandwidth": (BYTE_RATE_UNITS, "one way, such as 450GB/s; none if it is alone"),
+        },
+        flops=(FLOP_UNITS, "a dense rate above 0, such as 989TFLOPS"),
+        efficiency=dict.fromkeys(_SHARES, ({}, share))
+        | dict.fromkeys(_DURATIONS, (SECOND_UNITS, duration)),
+    )
 
 
 def list_gpus() -> tuple[str, ...]:

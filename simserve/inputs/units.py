@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 _NUMBER_AND_UNIT = re.compile(
     r"([-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?)\s*([^\s\d.][^\s]*)?"
@@ -116,6 +116,32 @@ def _count(lowest: int, allowed: str) -> BeforeValidator:
     )
 
 
+def quantity_schema(
+    units: Mapping[str, Any],
+    *,
+    kind: str = "number",
+    lowest: float | None = None,
+    above: float | None = None,
+) -> dict[str, Any]:
+    """Return the JSON Schema of a number, or a text of a number and one of ``units``.
+
+    ``kind`` is number or integer; the number is at least ``lowest`` or greater than ``above``.
+    """
+    bounds: dict[str, Any] = {} if lowest is None else {"minimum": lowest}
+    bounds |= {} if above is None else {"exclusiveMinimum": above}
+    number = {"type": kind, **bounds}
+    if not units:
+        return number
+    names = "|".join(re.escape(unit) for unit in sorted(units))
+    pattern = rf"^\s*\+?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*({names})?\s*$"
+    return {"anyOf": [number, {"type": "string", "pattern": pattern}]}
+
+
+def _written(units: Mapping[str, Any], kind: str = "number", **bounds: float) -> WithJsonSchema:
+    """Return what tells an editor how a quantity may be written."""
+    return WithJsonSchema(quantity_schema(units, kind=kind, **bounds))
+
+
 def _whole_bytes(value: float) -> int:
     return round(value)
 
@@ -123,21 +149,36 @@ def _whole_bytes(value: float) -> int:
 _BYTES = "a size above 0, in bytes or such as 80GB or 80GiB"
 _BYTES_OR_NONE = "a size of at least 0, in bytes or such as 80GB or 80GiB"
 
-Bytes = Annotated[int, BeforeValidator(_whole_bytes), _quantity(BYTE_UNITS, _BYTES)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(_whole_bytes),
+    _quantity(BYTE_UNITS, _BYTES),
+    _written(BYTE_UNITS, above=0),
+]
 BytesOrZero = Annotated[
-    int, BeforeValidator(_whole_bytes), _quantity(BYTE_UNITS, _BYTES_OR_NONE, zero=True)
+    int,
+    BeforeValidator(_whole_bytes),
+    _quantity(BYTE_UNITS, _BYTES_OR_NONE, zero=True),
+    _written(BYTE_UNITS, lowest=0),
 ]
 Seconds = Annotated[
-    float, _quantity(SECOND_UNITS, "a duration above 0, in seconds or such as 250ms or 5min")
+    float,
+    _quantity(SECOND_UNITS, "a duration above 0, in seconds or such as 250ms or 5min"),
+    _written(SECOND_UNITS, above=0),
 ]
 RatePerS = Annotated[
-    float, _quantity(RATE_UNITS, "a number above 0, in requests per second (10 or 600/min)")
+    float,
+    _quantity(RATE_UNITS, "a number above 0, in requests per second (10 or 600/min)"),
+    _written(RATE_UNITS, above=0),
 ]
-PositiveNumber = Annotated[float, _quantity({}, "a number above 0")]
-PositiveCount = Annotated[int, _count(1, "an integer of at least 1")]
+PositiveNumber = Annotated[float, _quantity({}, "a number above 0"), _written({}, above=0)]
+_COUNTED = _written(COUNT_UNITS, "integer", lowest=1)
+PositiveCount = Annotated[int, _count(1, "an integer of at least 1"), _COUNTED]
 _TOKENS = "an integer of at least {}, in tokens (32k is 32000, 32K is 32768)"
-TokenCount = Annotated[int, _count(1, _TOKENS.format(1))]
-TokenCountOrZero = Annotated[int, _count(0, _TOKENS.format(0))]
+TokenCount = Annotated[int, _count(1, _TOKENS.format(1)), _COUNTED]
+TokenCountOrZero = Annotated[
+    int, _count(0, _TOKENS.format(0)), _written(COUNT_UNITS, "integer", lowest=0)
+]
 
 
 def parse_usd_per_hour(value: object) -> float:

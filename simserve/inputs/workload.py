@@ -79,6 +79,9 @@ class WorkloadSpec(StrictModel):
             if getattr(self, key) is None and not self._every_class_has(key):
                 raise KeyProblem(key, "nothing", f"{', '.join(_SYNTHETIC)} (or a trace)")
         self._check_how_many()
+        closed = self.arrivals is not None and self.arrivals.process == "closed-loop"
+        if closed and self.sessions is not None:
+            raise KeyProblem("sessions", "a value", "no sessions for process closed-loop")
         if self.prefix is not None and self.segments is not None:
             raise KeyProblem("prefix", "a value", "either prefix or segments")
         _refuse_twice("segments", self.segments)
@@ -92,7 +95,7 @@ class WorkloadSpec(StrictModel):
             raise KeyProblem("num_requests", "nothing", "num_requests or duration_s")
         if self.duration_s is not None and self.arrivals is not None:
             process = self.arrivals.process
-            if process in ("all-at-once", "vllm-bench"):
+            if process in ("all-at-once", "vllm-bench", "closed-loop"):
                 raise KeyProblem("duration_s", self.duration_s, f"num_requests for {process}")
 
     def _every_class_has(self, key: str) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from simserve.inputs.units import (
     RATE_UNITS,
     SECOND_UNITS,
+    PositiveCount,
     PositiveNumber,
     RatePerS,
     Seconds,
     parse_quantity,
+    quantity_schema,
 )
 from simserve.inputs.validation import KeyProblem, StrictModel
 
@@ -25,6 +27,7 @@ ArrivalProcess = Literal[
     "piecewise",
     "diurnal",
     "on-off",
+    "closed-loop",
 ]
 
 # For every process: the keys it cannot do without, and those it takes besides.
@@ -37,6 +40,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "piecewise": (("steps",), ("rate_per_s", "burstiness")),
     "diurnal": (("rate_per_s", "peak_to_mean"), ("period_s", "peak_at_s", "burstiness")),
     "on-off": (("rate_per_s", "on_s", "off_s"), ("off_rate_frac", "burstiness")),
+    "closed-loop": (("users",), ("think_time_s",)),
 }
 _RAMP_KEYS = ("ramp_up", "start_rate_per_s", "end_rate_per_s")
 _WANTED = {
@@ -46,6 +50,7 @@ _WANTED = {
     "peak_to_mean": "a number from 1 to 2",
     "on_s": "a mean duration above 0, in seconds",
     "off_s": "a mean duration above 0, in seconds",
+    "users": "how many, an integer of at least 1",
 }
 _HIGHEST_PEAK_TO_MEAN = 2.0  # of a sine that never goes below 0
 
@@ -58,13 +63,6 @@ def hyphenated(value: Any) -> Any:
 def as_tuple(value: Any) -> Any:
     """Return a list, as files have it, as the tuple that a frozen model holds."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def _open_loop(value: Any) -> Any:
-    name = hyphenated(value)
-    if name in ("closed-loop", "closed", "users", "concurrency"):
-        raise KeyProblem("", value, f"a process such as poisson or gamma; {_NO_CLOSED_LOOP}")
-    return name
 
 
 def _rate_or_zero(value: Any) -> float:
@@ -83,8 +81,16 @@ def _seconds_or_zero(value: Any) -> float:
     return duration_s
 
 
-RateOrZero = Annotated[float, BeforeValidator(_rate_or_zero)]
-SecondsOrZero = Annotated[float, BeforeValidator(_seconds_or_zero)]
+RateOrZero = Annotated[
+    float,
+    BeforeValidator(_rate_or_zero),
+    WithJsonSchema(quantity_schema(RATE_UNITS, lowest=0)),
+]
+SecondsOrZero = Annotated[
+    float,
+    BeforeValidator(_seconds_or_zero),
+    WithJsonSchema(quantity_schema(SECOND_UNITS, lowest=0)),
+]
 
 
 class RateStep(StrictModel):
@@ -103,11 +109,6 @@ class RateStep(StrictModel):
         return self.duration_s * (self.rate_per_s + end) / 2
 
 
-_NO_CLOSED_LOOP = (
-    "no closed loop: users who wait for their answer before they ask again are not simulated"
-)
-
-
 class ArrivalsSpec(StrictModel):
     """When requests come; ``rate_per_s`` is the mean over time for every process.
 
@@ -123,16 +124,18 @@ class ArrivalsSpec(StrictModel):
       ``peak_at_s`` (half a period) and ``peak_to_mean`` times as high.
     - ``on-off``: bursts of mean ``on_s`` and pauses of mean ``off_s`` seconds, both
       exponential; during a pause the rate is ``off_rate_frac`` (0) of that in a burst.
+    - ``closed-loop``: ``users`` who think, ask, and wait for the answer before they think
+      again; ``think_time_s`` (0) is the mean of exponential times.
     """
 
     KEY_HINTS: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("users", "concurrency", "max_concurrency"), _NO_CLOSED_LOOP
+        ("concurrency", "max_concurrency"), "users, with process closed-loop"
     )
 
-    process: Annotated[ArrivalProcess, BeforeValidator(_open_loop)] = Field(
+    process: Annotated[ArrivalProcess, BeforeValidator(hyphenated)] = Field(
         default="poisson",
-        description="poisson, constant, gamma, all-at-once, vllm-bench, piecewise, diurnal "
-        "or on-off",
+        description="poisson, constant, gamma, all-at-once, vllm-bench, piecewise, diurnal, "
+        "on-off or closed-loop",
     )
     rate_per_s: RatePerS | None = Field(
         default=None, description="a number above 0, in requests per second"
@@ -163,6 +166,13 @@ class ArrivalsSpec(StrictModel):
     off_s: Seconds | None = Field(default=None, description="a mean duration above 0, in seconds")
     off_rate_frac: float | None = Field(
         default=None, ge=0, le=1, description="a share from 0 to 1 of the rate of a burst"
+    )
+
+    users: PositiveCount | None = Field(
+        default=None, description="how many, an integer of at least 1"
+    )
+    think_time_s: SecondsOrZero | None = Field(
+        default=None, description="a mean time of at least 0, in seconds or such as 30s"
     )
 
     @model_validator(mode="after")

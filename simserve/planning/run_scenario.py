@@ -35,9 +35,11 @@ def run(
     requests = generate(ready.workload, ready.seed)
     latency = load_latency_model(ready.deployment)
     record = simulate(requests, ready.deployment, latency, check=check, on_progress=on_progress)
-    bound = _reusable_frac(requests, ready.deployment.engine.block_size)
+    bound = _reusable_frac(record.requests, ready.deployment.engine.block_size)
     if ready.workload.trace is not None and requests.segments is not None:
         record.meta["trace_blocks"] = _seen_before(requests, requests.segments)
+    if ready.workload.arrivals is not None and ready.workload.arrivals.users is not None:
+        record.meta["users"] = ready.workload.arrivals.users
     if requests.notes:
         record.meta["notes"] = list(requests.notes)
     return Result(scenario=ready, record=record, prefix_bound_frac=bound)

@@ -35,10 +35,10 @@ class RequestTable:
     them); None means that nobody repeats them. A smaller ``priority`` is better. ``notes`` say
     in words what the source holds and the table does not.
 
-    In a *closed loop* users wait for an answer before they ask again: request ``i`` arrives
-    ``think_ps[i]`` after the end of request ``follows[i]``, an earlier one, or at
-    ``arrival_ps[i]`` if ``follows[i]`` is ``i`` itself. No two follow the same request. The
-    record of such a run has a table with the arrivals that came about, in their order.
+    In a *closed loop* of ``users`` everyone waits for an answer before asking again. The first
+    ``users`` requests arrive at ``arrival_ps``; whenever one ends, the next of the table
+    arrives, ``think_ps`` of its own later. The record of such a run has a table with the
+    arrivals that came about, in their order.
     """
 
     arrival_ps: PsArray  # [requests], never decreasing
@@ -49,7 +49,7 @@ class RequestTable:
     priority: IntArray | None = None
     request_id: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    follows: IntArray | None = None  # None: nobody waits for anything
+    users: int | None = None  # None: nobody waits for anything
     think_ps: PsArray | None = None
 
     def __len__(self) -> int:

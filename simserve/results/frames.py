@@ -158,12 +158,13 @@ def _rows_of(log: StepLog, row: int, next_row: int, step: int, next_step: int) -
     return replace(log, **changes, new_blocks=log.new_blocks[step:next_step])
 
 
+_NO_COLUMNS: dict[str, Any] = {
+    field.name: np.zeros(0, np.int64)
+    for field in fields(StepLog)
+    if field.default is MISSING and field.name not in ("new_blocks", "num_blocks")
+}
 _NO_STEPS = StepLog(
-    **{
-        field.name: np.zeros(0, np.int64)
-        for field in fields(StepLog)
-        if field.default is MISSING and field.name not in ("new_blocks", "num_blocks")
-    },
+    **_NO_COLUMNS,
     new_blocks=np.zeros(0, np.int32),
     num_blocks=0,
 )
@@ -201,13 +202,14 @@ def read_steps(path: Path, num_blocks: list[int]) -> tuple[StepLog, ...]:
     for blocks, begin, end in zip(num_blocks, bounds[:-1], bounds[1:], strict=True):
         part = table.slice(int(begin), int(end - begin))
         start_ps = _whole(part["start_ps"])
+        counts: dict[str, Any] = {name: _whole(part[name]) for name in _COUNTS_OF_STEPS}
         logs.append(
             StepLog(
                 steps=np.ones(len(start_ps), np.int64),
                 start_ps=start_ps,
                 duration_ps=_whole(part["end_ps"]) - start_ps,
                 duration_growth_ps=np.zeros(len(start_ps), np.int64),
-                **{name: _whole(part[name]) for name in _COUNTS_OF_STEPS},
+                **counts,
                 new_blocks=_whole(part["new_blocks"]).astype(np.int32),
                 num_blocks=blocks,
             )

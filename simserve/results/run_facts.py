@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import simserve
-from simserve.inputs.slo import Objective, Slo
+from simserve.inputs.slo import Objective, Slo, parse_slo
 
 if TYPE_CHECKING:
     from simserve.inputs.deployment import Deployment
@@ -23,6 +23,17 @@ _ONLY_BETWEEN_GPUS = (
     "efficiency.collective_latency_s",
 )
 _SHOWN_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "num_blocks")
+# What JSON may hold for a field of ``RunFacts``, by its annotation.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float | str | None": (int, float, str, type(None)),
+    "dict[str, Any]": dict,
+    "tuple[dict[str, Any], ...]": tuple,
+}
+# Tokens; far beyond any engine, and harmless in 64-bit arithmetic.
+_LARGEST_BLOCK = 1 << 31
 _DATE_FORMAT = "%Y%m%d-%H%M%S"  # that of `vllm bench serve`
 
 
@@ -70,8 +81,28 @@ class RunFacts:
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> RunFacts:
-        """Return the facts that ``as_dict`` wrote."""
-        return cls(**{**entry, "objectives": tuple(entry["objectives"])})
+        """Return the facts that ``as_dict`` wrote.
+
+        Raises:
+            TypeError, ValueError, KeyError: if it did not write them.
+        """
+        facts = cls(**{**entry, "objectives": tuple(entry["objectives"])})
+        for field in fields(cls):
+            value = getattr(facts, field.name)
+            types = _TYPES.get(str(field.type), object)
+            if not isinstance(value, types) or (types is int and isinstance(value, bool)):
+                raise TypeError(f"facts.{field.name} is {value!r:.60}")
+        if not 1 <= facts.block_size <= _LARGEST_BLOCK:
+            raise ValueError(f"facts.block_size is {facts.block_size}")
+        for one in facts.objectives:
+            _check_objective(**one)
+        return facts
+
+
+def _check_objective(metric: str, percentile: float | None, limit_ms: float) -> None:
+    """Refuse an objective that no file of objectives can have said."""
+    name = metric if percentile is None else f"{metric}_p{percentile}"
+    parse_slo({name: limit_ms}, "facts.objectives")
 
 
 def facts_of(scenario: Scenario) -> RunFacts:
@@ -133,7 +164,7 @@ def _arrivals(workload: WorkloadSpec) -> tuple[float | str | None, float | str |
     arrivals = workload.arrivals
     if arrivals is None:
         return None, None
-    if arrivals.process == "all-at-once":
+    if arrivals.process in ("all-at-once", "closed-loop"):
         return "inf", 1.0
     if arrivals.process == "constant":
         return arrivals.rate_per_s, "inf"
@@ -147,6 +178,8 @@ def _traffic(workload: WorkloadSpec) -> str:
     arrivals = workload.arrivals
     if arrivals is None or arrivals.process == "all-at-once":
         return "all at once"
+    if arrivals.users is not None:
+        return f"{arrivals.users:,} users, who think {arrivals.think_time_s or 0:g} s on average"
     if arrivals.rate_per_s is None:
         return f"{arrivals.process} arrivals at changing rates"
     return f"{arrivals.process} arrivals at {arrivals.rate_per_s:g}/s"

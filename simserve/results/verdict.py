@@ -67,6 +67,10 @@ class Verdict:
 
 def judge_load(record: RunRecord) -> Verdict:
     """Judge a run; rejected requests are left out."""
+    users = record.meta.get("users")
+    if users is not None:
+        reason = f"closed loop: {users:,} users, of whom no more than that can wait"
+        return Verdict(name="stable", reason=reason)
     served = record.outcomes.status != REJECTED
     if served.all():
         return judge_times(

@@ -33,13 +33,14 @@ def first_arrivals_ps(
 ) -> PsArray:
     """Return the times of the first ``num_requests`` arrivals: ``int64[num_requests]``.
 
-    All are 0 for ``all-at-once``, which has no rate. ``phases`` draws the bursts of ``on-off``.
+    All are 0 for ``all-at-once``, which has no rate, and for ``closed-loop``, where arrivals
+    depend on answers (``users.asked_by_users``). ``phases`` draws the bursts of ``on-off``.
 
     Raises:
         InputError: if there are too many, or they take longer than the clock can hold.
     """
     check_count("num_requests", num_requests, MOST_REQUESTS)
-    if arrivals.process == "all-at-once":
+    if arrivals.process in ("all-at-once", "closed-loop"):
         return np.zeros(num_requests, dtype=np.int64)
     if arrivals.process == "vllm-bench":
         times_s = _vllm_bench_times_s(arrivals, num_requests, rng)

@@ -26,6 +26,7 @@ from simserve.traffic.sessions import (
 )
 from simserve.traffic.shared_texts import Heads, group_heads, prefix_heads
 from simserve.traffic.streams import random_stream
+from simserve.traffic.users import asked_by_users
 
 
 def generate(workload: WorkloadSpec, seed: int) -> RequestTable:
@@ -34,11 +35,18 @@ def generate(workload: WorkloadSpec, seed: int) -> RequestTable:
     A trace is read as it stands; only a pool of clients and a trace without times need the
     seed. Otherwise arrival times, prompt lengths, output lengths and every other part each
     come from a stream of their own: changing one part of the workload leaves the others'
-    numbers alone.
+    numbers alone. In a closed loop the order is that in which requests are asked.
 
     Raises:
         InputError: if the trace or the seed cannot be used, or there is too much of it.
     """
+    requests = _generate(workload, seed)
+    if workload.arrivals is None or workload.arrivals.process != "closed-loop":
+        return requests
+    return asked_by_users(requests, workload.arrivals, random_stream(seed, "user think times"))
+
+
+def _generate(workload: WorkloadSpec, seed: int) -> RequestTable:
     if workload.trace is not None:
         replay = replayed(workload.trace, workload.arrivals, seed)
         return replace(replay.requests, notes=replay.notes)

@@ -29,9 +29,12 @@ def refusal(**changes: Any) -> str:
 
 STEP = {"duration_s": 60, "rate_per_s": 1}
 BAD_ARRIVALS = [
-    ({"process": "closed-loop", "users": 5}, "arrivals.users: got an unknown key, allowed: no clo"),
-    ({"process": "closed_loop"}, "arrivals.process: got closed_loop"),
-    ({"process": "closed-loop"}, "users who wait for their answer"),
+    ({"process": "closed-loop"}, "users: got nothing, allowed: how many"),
+    ({"process": "closed-loop", "users": 0}, "users: got 0"),
+    ({"process": "closed-loop", "users": 5, "rate_per_s": 1}, "no rate for closed-loop"),
+    ({"process": "closed-loop", "users": 5, "think_time_s": -1}, "think_time_s: got -1"),
+    ({"process": "poisson", "rate_per_s": 1, "users": 5}, "no users for process poisson"),
+    ({"process": "poisson", "rate_per_s": 1, "concurrency": 5}, "users, with process closed-loop"),
     ({"process": "piecewise"}, "steps: got nothing, allowed: a list of"),
     ({"process": "piecewise", "steps": []}, "steps: got no request in any step"),
     ({"process": "piecewise", "steps": [{"duration_s": 5, "rate_per_s": 0}]}, "no request in any"),

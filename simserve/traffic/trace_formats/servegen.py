@@ -15,12 +15,12 @@ Source: https://github.com/alibaba/ServeGen (Xiang et al., 2025).
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -307,4 +307,4 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    return msgspec.json.encode(value).decode(errors="replace")
+    return json.dumps(value)  # with escapes for what no terminal can print
