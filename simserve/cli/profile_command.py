@@ -68,7 +68,7 @@ def build(
     if tp not in spec.tp_sizes():
         allowed = ", ".join(map(str, spec.tp_sizes()))
         raise InputError("--tp", None, tp, f"{allowed}: sizes that cut {spec.name} evenly")
-    wanted = SliceRequest(gpu=device.name, model=spec, tp=tp, engine=engine)
+    wanted = SliceRequest(gpu=device, model=spec, tp=tp, engine=engine)
     folder = Path(out or f"{device.name}-{spec.name}-tp{tp}-{engine}")
     _check(folder)
     _tell(build_profile(package, wanted, folder, _today()))

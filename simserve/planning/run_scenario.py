@@ -9,7 +9,10 @@ from typing import Any
 from simserve.engine.simulate import simulate
 from simserve.inputs.scenario import Scenario, load_scenario, scenario_from_dict
 from simserve.latency.load import load_latency_model
+from simserve.latency.model import StepLatencyModel
+from simserve.latency.roofline import RooflineModel
 from simserve.records.requests import RequestTable, SegmentTable
+from simserve.records.run_record import RunRecord
 from simserve.results.result import Result
 from simserve.traffic.generate import generate
 from simserve.traffic.segments import infinite_cache_hit_frac, reusable_tokens
@@ -36,6 +39,9 @@ def run(
     latency = load_latency_model(ready.deployment)
     record = simulate(requests, ready.deployment, latency, check=check, on_progress=on_progress)
     bound = _reusable_frac(record.requests, ready.deployment.engine.block_size)
+    priced = _priced_from(latency, record)
+    if priced is not None:
+        record.meta["priced_from"] = priced
     if ready.workload.trace is not None and requests.segments is not None:
         record.meta["trace_blocks"] = _seen_before(requests, requests.segments)
     if ready.workload.arrivals is not None and ready.workload.arrivals.users is not None:
@@ -49,6 +55,25 @@ def _reusable_frac(requests: RequestTable, block_size: int) -> float | None:
     """Return the share of prompt tokens that an endless prefix cache would have found."""
     everything = int(requests.prompt_tokens.sum())
     return int(reusable_tokens(requests, block_size).sum()) / everything if everything else None
+
+
+def _priced_from(latency: StepLatencyModel, record: RunRecord) -> dict[str, Any] | None:
+    """Return which profile priced the steps, and how much of their time each kind of answer."""
+    if isinstance(latency, RooflineModel):
+        return None
+    from simserve.latency.tables.source_shares import shares_of_run
+    from simserve.latency.tables.table_model import TableModel
+
+    if not isinstance(latency, TableModel):
+        return None
+    return {
+        "profile": latency.profile.name,
+        "kind": latency.profile.provenance.kind,
+        "digest": latency.profile.digest,
+        "shares": shares_of_run(latency, record.steps),
+        "answered_by_roofline": list(latency.missing),
+        "warnings": list(latency.warnings),
+    }
 
 
 def _seen_before(requests: RequestTable, segments: SegmentTable) -> dict[str, float]:

@@ -31,6 +31,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "digest": facts.digest,
             "limits": facts.limits,
             "assumed_numbers": facts.assumed_numbers,
+            "priced_from": result.record.meta.get("priced_from"),
         },
         "traffic": {
             "description": facts.traffic,

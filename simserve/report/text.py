@@ -16,6 +16,7 @@ NO_OPERATING_POINT = "no operating point"
 _SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 _COLUMNS = ("mean", *(f"p{q}" for q in PERCENTILES))
 _ONE_DECIMAL_BELOW = 100
+_SMALLEST_SHARE = 0.005
 
 
 def run_report(result: Result, width: int = WIDTH) -> str:
@@ -27,7 +28,7 @@ def run_report(result: Result, width: int = WIDTH) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False, emoji=False)
     console.print(_lines(_head(summary)))
     console.print(_latency_table(summary))
-    console.print(_lines([*_use(summary), *_objectives(summary), ("Note", _caveat(summary))]))
+    console.print(_lines([*_use(summary), *_objectives(summary), *_notes(summary)]))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -143,11 +144,22 @@ def _objectives(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _caveat(summary: dict[str, Any]) -> str:
+def _notes(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the latencies rest on."""
     scenario = summary["scenario"]
-    estimate = f"{scenario['latency']} estimate"
     assumed = _count(scenario["assumed_numbers"], "assumed number")
-    return f"Latencies are a {estimate}, not a measurement; they rest on {assumed}."
+    priced = scenario["priced_from"]
+    if priced is None:
+        estimate = f"{scenario['latency']} estimate"
+        return [("Note", f"Latencies are a {estimate}, not a measurement; they rest on {assumed}.")]
+    shares = ", ".join(
+        f"{share:.0%} {source}"
+        for source, share in sorted(priced["shares"].items(), key=lambda one: -one[1])
+        if share >= _SMALLEST_SHARE
+    )
+    said = f"Latencies come from the {priced['kind']} profile {priced['profile']}: {shares} of the "
+    notes = [("Note", f"{said}simulated time. The GPU's data has {assumed}.")]
+    return notes + [("", warning) for warning in priced["warnings"]]
 
 
 def _preemptions(cache: dict[str, Any]) -> str:

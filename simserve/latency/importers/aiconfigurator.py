@@ -1,0 +1,335 @@
+"""Slices of the installed kernel tables as a profile of one model on one kind of GPU.
+
+Tables are large because they cover every shape; a profile keeps the shapes of one model: its
+matrices (or, off the grid, the nearest shapes around them), its attention heads, its
+collectives. Versions of the engine are never mixed: they were measured differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simserve.errors import InputError
+from simserve.inputs.hardware_profile import GpuSpec
+from simserve.inputs.model_matrices import layer_matrices, padded_vocab
+from simserve.inputs.model_spec import ModelSpec
+from simserve.latency.importers.host_preset import host_terms
+from simserve.latency.importers.kernel_package import (
+    ELEMENT_BYTES,
+    LICENCE,
+    PACKAGE,
+    US_PER_MS,
+    KernelPackage,
+    KernelTable,
+)
+from simserve.latency.importers.regimes import flash_attention_2, multiprocessors
+from simserve.latency.importers.table_folder import Row, sha256_of, write_folder
+from simserve.latency.tables.curve import Shape, octaves
+from simserve.latency.tables.schema import is_aligned
+
+DTYPES = {"bfloat16": "bf16", "fp8": "fp8"}
+"""The package's names of number formats that a profile holds, and ours."""
+# Kernels of FlashAttention-2, as the tables name them (before Hopper vLLM has no other).
+_FLASH_ATTENTION_2 = ("vllm_flash_attn_fa2", "vllm_flash_attn")
+# Off the grid, how many sizes of n and of k on either side are kept.
+_NEIGHBOURS = 2
+_STATISTIC = "us_p50 holds the publisher's mean over its replays; the spread is not published"
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What was written: rows per table, and in words what the source has not."""
+
+    folder: Path
+    rows: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceRequest:
+    """The deployment that a profile is for."""
+
+    gpu: GpuSpec
+    model: ModelSpec
+    tp: int
+    engine: str
+
+
+def build_profile(
+    package: KernelPackage, wanted: SliceRequest, folder: Path, date: str
+) -> ImportReport:
+    """Write the profile of ``wanted`` into ``folder``; ``date`` is when (ISO).
+
+    Raises:
+        InputError: if the package has no table of this GPU and engine at all.
+    """
+    report = ImportReport(folder)
+    slices = _Slices(package, wanted, report)
+    tables = {
+        "gemm": list(slices.gemm()),
+        "attn_decode": list(slices.decode()),
+        "attn_prefill": list(slices.prefill()),
+        "comm": list(slices.all_reduce()),
+    }
+    report.missing.append("pointwise: the package has no table of norms, activations and sampling")
+    if not any(tables.values()):
+        where = f"{PACKAGE} {package.version}"
+        raise InputError(where, f"{wanted.gpu.name}, {wanted.engine}", "no table", "another --gpu")
+    report.missing.append("host: published figures stand in, see host.yaml")
+    report.rows = write_folder(folder, slices.described(date), tables, host_terms(wanted.gpu, date))
+    return report
+
+
+class _Slices:
+    """Reads the tables that one profile needs, and notes what is not there."""
+
+    def __init__(self, package: KernelPackage, wanted: SliceRequest, report: ImportReport) -> None:
+        self.package, self.wanted, self.report = package, wanted, report
+        self.system = package.system(wanted.gpu.name)
+        self.device = ""
+        self.used: list[KernelTable] = []
+        gemm = package.newest(self.system, "gemm", wanted.engine, "gemm")
+        self.version = gemm.parent.name if gemm else None
+
+    def gemm(self) -> Iterator[Row]:
+        """Yield the rows of the model's matrices, in 16 and in 8 bits."""
+        table = self._table("gemm", "gemm")
+        if table is None:
+            return
+        for theirs, ours in DTYPES.items():
+            of_dtype = table.where(gemm_dtype=theirs)
+            if not len(of_dtype):
+                self._miss(f"gemm {ours}: not in {self.wanted.engine} {table.version}")
+                continue
+            grid_n = np.unique(of_dtype.columns["n"]).tolist()
+            grid_k = np.unique(of_dtype.columns["k"]).tolist()
+            shapes: set[tuple[int, int]] = set()
+            for name, n, k in self._matrices():
+                if n > grid_n[-1] or k > grid_k[-1]:
+                    self._miss(f"gemm {ours} {name} {n}x{k}: beyond the grid, nearest shapes kept")
+                shapes |= {(a, b) for a in around(grid_n, n) for b in around(grid_k, k)}
+            yield from _gemm_rows(of_dtype, ours, shapes)
+        if self.wanted.model.experts is not None:
+            self._miss("moe: the experts' tables of the package are not read")
+
+    def decode(self) -> Iterator[Row]:
+        """Yield the rows of decode attention for the heads on one GPU."""
+        yield from self._attention("generation_attention", "attn_decode", decode_row)
+
+    def prefill(self) -> Iterator[Row]:
+        """Yield the rows of prefill attention for the heads on one GPU."""
+        yield from self._attention("context_attention", "attn_prefill", prefill_row)
+
+    def all_reduce(self) -> Iterator[Row]:
+        """Yield the rows of the all-reduce among the GPUs, by the engine's kernel and by NCCL."""
+        tp = self.wanted.tp
+        if tp == 1:
+            return
+        table = self._table("comm", "custom_allreduce")
+        if table is not None:
+            yield from engine_reduce_rows(table, tp)
+        path = self.package.newest(self.system, "comm", "nccl", "nccl")
+        nccl = self._take(path) if path else None
+        rows = list(_nccl_rows(nccl, tp)) if nccl else []
+        if not rows:
+            self._miss(f"comm nccl: no all-reduce among {tp} GPUs")
+        yield from rows
+
+    def described(self, date: str) -> dict[str, Any]:
+        """Return the profile's head: what was measured, by whom, and how it came here."""
+        source = f"{PACKAGE} {self.package.version}"
+        return {
+            "kind": "imported",
+            "source": f"{source}, tables of {self.wanted.engine} {self.version}",
+            "date": date,
+            "device": {
+                "name": self.device,
+                "gpu": self.wanted.gpu.name,
+                "sms": multiprocessors(self.wanted.gpu.name),
+            },
+            "model": self.wanted.model.name,
+            "tp": self.wanted.tp,
+            "software": {
+                "engine": self.wanted.engine,
+                "engine_version": self.version,
+                "kernels": [
+                    {
+                        "name": table.name,
+                        "version": table.version,
+                        "sha256": sha256_of(table.path),
+                        "source": source,
+                    }
+                    for table in self.used
+                ],
+            },
+            "run": {"date": date, "statistic": _STATISTIC, "l2": "hot (attention), cold (gemm)"},
+            "missing": self.report.missing,
+            "licence_notes": [LICENCE],
+        }
+
+    def _matrices(self) -> Iterator[tuple[str, int, int]]:
+        model, tp = self.wanted.model, self.wanted.tp
+        for one in layer_matrices(model, tp):
+            if one.part != "experts":
+                yield one.name, one.outputs, one.inputs
+        yield "lm_head", -(-padded_vocab(model) // tp), model.hidden_size
+
+    def _attention(self, table_name: str, ours: str, row_of: Any) -> Iterator[Row]:
+        model, tp = self.wanted.model, self.wanted.tp
+        if model.mla is not None:
+            self._miss(f"{ours}: latent attention has tables that are not read")
+            return
+        table = self._table("attention", table_name)
+        if table is None:
+            return
+        queries = model.attention_heads // tp
+        for group in model.attention_groups:
+            keys, size = max(1, group.kv_heads // tp), group.head_size
+            if group.window is not None:
+                self._miss(f"{ours} {queries}/{keys}x{size} window {group.window}: not read")
+                continue
+            rows = table.where(head_dim=size)
+            if "window_size" in rows.columns:  # older tables know no windows
+                rows = rows.where(window_size=0)
+            nearest = nearest_heads(rows, (queries, keys))
+            if nearest is None:
+                self._miss(f"{ours}: no heads of {size} in the table")
+                continue
+            if nearest != (queries, keys):
+                near = f"{nearest[0]}/{nearest[1]}x{size}"
+                self._miss(f"{ours} {queries}/{keys}x{size}: not in the table, nearest {near} kept")
+            rows = rows.where(num_heads=nearest[0], num_key_value_heads=nearest[1])
+            for index in range(len(rows)):
+                if str(rows.columns["kv_cache_dtype"][index]) in DTYPES:
+                    yield row_of(rows.columns, index, self.wanted.gpu.name)
+
+    def _table(self, family: str, name: str) -> KernelTable | None:
+        engine, version = self.wanted.engine, self.version
+        path = None
+        if version is not None:
+            path = self.package.at(self.system, family, engine, version, name)
+        if path is None:
+            self._miss(
+                f"{name}: no table of {engine} {version or 'at all'} on {self.wanted.gpu.name}"
+            )
+            return None
+        return self._take(path)
+
+    def _take(self, path: Path) -> KernelTable:
+        table = self.package.read(path)
+        self.used.append(table)
+        self.device = self.device or str(table.columns["device"][0])
+        return table
+
+    def _miss(self, what: str) -> None:
+        self.report.missing.append(what)
+
+
+def around(grid: Sequence[int], value: int) -> list[int]:
+    """Return ``value`` if the sorted ``grid`` has it, else its nearest on either side."""
+    if value in grid:
+        return [value]
+    place = int(np.searchsorted(grid, value))
+    return list(grid[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS])
+
+
+def _gemm_rows(table: KernelTable, dtype: str, shapes: set[tuple[int, int]]) -> Iterator[Row]:
+    columns = table.columns
+    pairs = zip(columns["n"].tolist(), columns["k"].tolist(), strict=True)
+    for index, pair in enumerate(pairs):
+        if pair in shapes:
+            m = int(columns["m"][index])
+            yield {
+                "dtype": dtype,
+                "backend": str(columns["kernel_source"][index]),
+                "m": m,
+                "n": pair[0],
+                "k": pair[1],
+                "aligned": int(is_aligned(m)),
+                **_time(columns["latency"][index]),
+            }
+
+
+def nearest_heads(table: KernelTable, wanted: Shape) -> Shape | None:
+    """Return the (query, KV) heads of the table that are most like ``wanted``, or None."""
+    columns = table.columns["num_heads"], table.columns["num_key_value_heads"]
+    known = {(int(q), int(k)) for q, k in zip(*columns, strict=True)}
+    return min(known, key=lambda one: (octaves(wanted, one), one), default=None)
+
+
+def decode_row(columns: Any, index: int, gpu: str) -> Row:
+    """Return a row of ``attn_decode``: the context includes the new token."""
+    batch, context = int(columns["batch_size"][index]), int(columns["step"][index]) + 1
+    heads = _heads(columns, index)
+    splits = heads["backend"] in _FLASH_ATTENTION_2
+    return {
+        **heads,
+        "regime": flash_attention_2(gpu, batch, int(heads["hkv"])) if splits else "",
+        "batch": batch,
+        "ctx": context,
+        "shape": "uniform",
+        "sum_ctx": batch * context,
+        "max_ctx": context,
+        "cv": 0,
+        **_time(columns["latency"][index]),
+    }
+
+
+def prefill_row(columns: Any, index: int, gpu: str) -> Row:
+    """Return a row of ``attn_prefill``: ``n_req`` prompts of ``q`` new tokens each."""
+    del gpu
+    return {
+        **_heads(columns, index),
+        "n_req": int(columns["batch_size"][index]),
+        "q": int(columns["isl"][index]),
+        "past": int(columns["step"][index]),
+        **_time(columns["latency"][index]),
+    }
+
+
+def _heads(columns: Any, index: int) -> dict[str, str | int]:
+    size = int(columns["head_dim"][index])
+    return {
+        "backend": str(columns["kernel_source"][index]),
+        "q_dtype": DTYPES.get(str(columns["attn_dtype"][index]), ""),
+        "kv_dtype": DTYPES[str(columns["kv_cache_dtype"][index])],
+        "hq": int(columns["num_heads"][index]),
+        "hkv": int(columns["num_key_value_heads"][index]),
+        "d": size,
+        "dv": size,
+    }
+
+
+def engine_reduce_rows(table: KernelTable, gpus: int) -> Iterator[Row]:
+    """Yield rows of ``comm`` by the engine's own all-reduce, in a graph and eager."""
+    table = table.where(num_gpus=gpus)
+    for index in range(len(table)):
+        kernel = str(table.columns["kernel_source"][index])
+        yield _reduce_row(table, index, "custom", int(not kernel.endswith("_eager")))
+
+
+def _nccl_rows(table: KernelTable, gpus: int) -> Iterator[Row]:
+    table = table.where(num_gpus=gpus, nccl_dtype="half", op_name="all_reduce")
+    for index in range(len(table)):
+        yield _reduce_row(table, index, "nccl", 0)
+
+
+def _reduce_row(table: KernelTable, index: int, kernel: str, graph: int) -> Row:
+    columns = table.columns
+    return {
+        "op": "all_reduce",
+        "impl": kernel,
+        "gpus": int(columns["num_gpus"][index]),
+        "bytes": int(columns["message_size"][index]) * ELEMENT_BYTES,
+        "graph": graph,
+        **_time(columns["latency"][index]),
+    }
+
+
+def _time(latency_ms: float) -> dict[str, float]:
+    return {"us_p50": float(latency_ms) * US_PER_MS}

@@ -1,0 +1,1 @@
+"""Step times from measured kernels: a profile folder, its tables, and what is built of them."""
