@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simserve.policy.cohort import Chunk, CohortScheduler
+from simserve.policy.cohort import CohortScheduler
 from simserve.policy.limits import SchedulerLimits
+from simserve.policy.pressure import Chunk
 from simserve.policy.scheduler import StepPlan
 
 

@@ -53,7 +53,7 @@ BAD_INPUTS = [
     ("run --tp two", r"'--tp'.*integer"),
     ("run --seed", r"'--seed' requires an argument"),
     ("run small.yaml small.yaml", r"unexpected extra argument"),
-    ("list planets", r"'planets' is not one of 'models', 'gpus', 'workloads', 'schedulers'"),
+    ("list planets", r"'planets' is not one of 'models', 'gpus', 'engines', 'workloads'"),
     ("list", r"Missing argument 'KIND'"),
     ("verify", r"Missing argument 'CASE'"),
     # files that are read

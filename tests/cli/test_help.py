@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -20,10 +21,15 @@ from simserve.inputs.data_files import data_dir
 from simserve.parity import verify as verify_module
 from simserve.parity.verify import CaseReport
 from simserve.policy.registry import SCHEDULERS
+from simserve.policy.router import ROUTERS
+from simserve.traffic.trace_formats import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT.parent / "shared" / "oracle" / "open"
-COMMANDS = ("run", "sweep", "verify", "list")
+COMMANDS = ("run", "sweep", "verify", "check", "list", "schema")
+KINDS = (
+    *("models", "gpus", "engines", "workloads", "profiles", "policies", "schedulers", "routers"),
+)
 HEAVY = ("joblib", "numpy", "pandas", "pyarrow", "pydantic", "rich", "simpy", "yaml")
 
 
@@ -88,13 +94,30 @@ def test_lists_name_what_there_is() -> None:
     workloads = {path.stem for path in data_dir("workloads").glob("*.yaml")}
     gpus = {path.parent.name for path in data_dir("hardware_profiles").glob("*/device.yaml")}
     found = {}
-    for kind in ("models", "gpus", "workloads", "schedulers"):
+    for kind in KINDS:
         done = simserve_command("list", kind)
         assert done.exit_code == 0, done.stderr
         found[kind] = {line.split()[0] for line in done.stdout.splitlines()}
         assert all(len(line.split()) > 1 for line in done.stdout.splitlines())
     assert found["workloads"] == workloads and found["gpus"] == gpus
     assert found["schedulers"] == set(SCHEDULERS) and "llama-3.1-8b" in found["models"]
+    assert found["routers"] == set(ROUTERS) and {"vllm", "sglang"} <= found["engines"]
+    assert found["policies"] == {"fcfs", "priority"} and "roofline" in found["profiles"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_as_json_have_the_names_of_the_lines(kind: str) -> None:
+    lines = simserve_command("list", kind).stdout.splitlines()
+    rows = json.loads(simserve_command("list", kind, "--json").stdout)
+    assert [row["name"] for row in rows] == [line.split()[0] for line in lines]
+    assert all(row["text"] in line for row, line in zip(rows, lines, strict=True))
+
+
+def test_help_of_traces_names_every_format() -> None:
+    told = simserve_command("trace", "--help").stdout
+    assert [line.split()[0] for line in told.splitlines() if line.startswith("    ")][:8] == [
+        *FORMATS
+    ]
 
 
 def test_verify_tells_the_divergence_and_answers_no(monkeypatch: pytest.MonkeyPatch) -> None:
