@@ -14,10 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from simserve import __version__
+from simserve.cli.check_command import check
 from simserve.cli.exits import CRASHED, OneLineGroup
 from simserve.cli.list_command import list_names
 from simserve.cli.profile_command import profile_app
 from simserve.cli.run_command import run
+from simserve.cli.schema_command import schema
 from simserve.cli.serve_cmd_command import serve_cmd
 from simserve.cli.sweep_command import sweep
 from simserve.cli.trace_command import trace_app
@@ -35,7 +37,9 @@ app.command("run")(run)
 app.command("sweep")(sweep)
 app.command("verify")(verify)
 app.command("serve-cmd")(serve_cmd)
+app.command("check")(check)
 app.command("list")(list_names)
+app.command("schema")(schema)
 app.add_typer(trace_app)
 app.add_typer(profile_app)
 app.command("validate")(validate)

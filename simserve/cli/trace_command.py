@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 trace_app = typer.Typer(
     name="trace",
-    help="Count, convert, extend or import recorded requests.\n\n\b\nExample:\n"
+    help="Count, convert, extend or import recorded requests.\n\n\b\nFormats:\n"
+    "  azure        CSV with TIMESTAMP, ContextTokens, GeneratedTokens\n"
+    "  mooncake     JSONL, timestamp in ms, hash_ids of 512 tokens\n"
+    "  timed-trace  JSONL, timestamp in s, input_length, output_length\n"
+    "  burstgpt     CSV with Timestamp, Request tokens, Response tokens\n"
+    "  bailian      JSONL with chat_id, timestamp in s, hash_ids\n"
+    "  servegen     JSONL with client, windows, length_pdfs\n"
+    "  lengths      prompt_tokens and output_tokens or the like, no times\n"
+    "  table        CSV, JSONL, Parquet: arrival_s, prompt_tokens, output_tokens\n"
+    "\n\b\nExample:\n"
     "  simserve trace stats azure.csv",
     rich_markup_mode=None,
     no_args_is_help=True,

@@ -87,21 +87,27 @@ def verify(
 def _compared(paths: list[str], live: bool) -> tuple[list[CaseReport], bool]:
     """Return the reports of the cases that could be read, and whether one could not."""
     from simserve.parity import verify as parity
-    from simserve.parity.live_vllm import live_records
-    from simserve.parity.scenario_case import case_or_scenario
 
+    compare = _compare_live if live else parity.verify_case
     reports, bad = [], False
     for path in paths:
         try:
-            if live:
-                case = case_or_scenario(Path(path))
-                reports.append(parity.compare_case(case, live_records(case)))
-            else:
-                reports.append(parity.verify_case(path))
+            if not live and path.endswith((".yaml", ".yml")):
+                raise InputError(path, None, "a scenario", "a recorded case, or --live")
+            reports.append(compare(path))
         except InputError as error:
             bad = True
             typer.echo(f"simserve: {error}", err=True)
     return reports, bad
+
+
+def _compare_live(path: str) -> CaseReport:
+    from simserve.parity.live_vllm import live_records
+    from simserve.parity.scenario_case import case_or_scenario
+    from simserve.parity.verify import compare_case
+
+    case = case_or_scenario(Path(path))
+    return compare_case(case, live_records(case))
 
 
 def _record(scenario: str, out: str | None) -> None:

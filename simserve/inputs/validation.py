@@ -110,8 +110,8 @@ def _some_keys(model: type[BaseModel]) -> str:
     """Return the keys of a mapping; of many, the first."""
     keys = list(model.model_fields)
     if len(keys) <= _MOST_KEYS:
-        return f"the keys {', '.join(keys)}"
-    return f"keys such as {', '.join(keys[:_MOST_KEYS])} ({len(keys)} in all)"
+        return f"keys among {', '.join(keys)}"
+    return f"keys among {', '.join(keys[:_MOST_KEYS])}, … ({len(keys)} in all)"
 
 
 def _model_at(model: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:

@@ -1,28 +1,22 @@
-"""Scheduler cases: a scenario in virtual time, and what a real scheduler did with it."""
+"""Scheduler cases: settings, a step time and requests, in virtual time."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from simserve.errors import InputError
 from simserve.latency.model import UNLIMITED_CONTEXT, DecodeLine
 from simserve.policy.limits import SchedulerLimits
-from simserve.records.clock import PS_PER_NS, PS_PER_S, to_ps
+from simserve.records.clock import PS_PER_NS, PS_PER_S
 from simserve.records.requests import RequestTable, SegmentTable
 from simserve.records.step import StepShape
 
-RENAMED = {"policy": "scheduling_policy"}
-"""Case settings that bear another name here."""
-
-NOT_MODELLED = {"prefill_schedule_interval": 1}
-"""Settings that a case may only have at this value."""
+Prompt = tuple[tuple[int, int], ...]
+"""Segments and how many of their first tokens a prompt has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,92 +50,86 @@ class Case:
     limits: SchedulerLimits
     step_time: CaseStepTime
     requests: RequestTable
+    description: str = ""
 
 
-def load_case(path: Path) -> Case:
-    """Read ``NAME.case.json[.gz]``.
+class CaseRequest(NamedTuple):
+    """One request of a case; an ``output_segment`` None is repeated by nobody."""
 
-    Raises:
-        InputError: if the file is no case, or asks for a setting that is not modelled.
-    """
-    try:
-        raw = json.loads(_read_text(path))
-        limits = _limits(path, raw)
-        times = raw["step_time"]
-        step_time = CaseStepTime(
-            to_ps(times["base_s"]), to_ps(times["per_token_s"]), to_ps(times["per_ctx_token_s"])
-        )
-        requests = _requests(raw["requests"])
-        return Case(str(raw["name"]), limits, step_time, requests)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(str(path), None, repr(error), "a scheduler case of format 1") from None
+    request_id: str
+    arrival_ns: int
+    prompt: Prompt
+    output_tokens: int
+    output_segment: int | None = None
+    priority: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return sum(tokens for _, tokens in self.prompt)
 
 
-def load_expected(case_path: Path) -> list[dict[str, Any]]:
-    """Read the records that lie beside a case as ``NAME.expected.jsonl[.gz]``."""
-    stem = case_path.name.removesuffix(".gz").removesuffix(".case.json")
-    for suffix in (".expected.jsonl.gz", ".expected.jsonl"):
-        path = case_path.with_name(stem + suffix)
-        if path.exists():
-            try:
-                return [json.loads(line) for line in _read_text(path).splitlines()]
-            except ValueError:
-                raise InputError(
-                    str(path), None, "a broken line", "one JSON record a line"
-                ) from None
-    raise InputError(
-        str(case_path), None, "no expected records", f"{stem}.expected.jsonl[.gz] beside it"
-    )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        return data.decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(str(path), None, reason, "a readable file") from None
-
-
-def _limits(path: Path, raw: dict[str, Any]) -> SchedulerLimits:
-    known = {field.name for field in fields(SchedulerLimits)}
-    settings: dict[str, Any] = {}
-    for key, value in {**raw["scheduler"], **raw["kv"]}.items():
-        name = RENAMED.get(key, key)
-        if key in NOT_MODELLED:
-            if value != NOT_MODELLED[key]:
-                raise InputError(
-                    str(path), f"scheduler.{key}", value, f"{NOT_MODELLED[key]} for now"
-                )
-        elif name not in known:
-            raise InputError(str(path), f"scheduler.{key}", value, "settings that are modelled")
-        else:
-            settings[name] = value
-    return SchedulerLimits(**settings)
-
-
-def _requests(rows: list[dict[str, Any]]) -> RequestTable:
-    prompts = [row["prompt"] for row in rows]
-    entries = [entry for prompt in prompts for entry in prompt]
-    last = max([entry[0] for entry in entries] + [row.get("out", -1) for row in rows], default=-1)
-    outputs = [row.get("out", last + 1 + i) for i, row in enumerate(rows)]
-    sizes = [len(prompt) for prompt in prompts]
-    arrival_ns = [round(row["arrival_s"] * (PS_PER_S // PS_PER_NS)) for row in rows]
+def table_of(rows: Sequence[CaseRequest]) -> RequestTable:
+    """Return the requests as arrays; each missing output segment gets a name of its own."""
+    entries = [entry for row in rows for entry in row.prompt]
+    named = [row.output_segment for row in rows if row.output_segment is not None]
+    last = max([segment for segment, _ in entries] + named, default=-1)
+    outputs = [
+        last + 1 + i if row.output_segment is None else row.output_segment
+        for i, row in enumerate(rows)
+    ]
     return RequestTable(
-        arrival_ps=_ints(arrival_ns) * PS_PER_NS,
-        prompt_tokens=_ints([sum(entry[1] for entry in prompt) for prompt in prompts]),
-        output_tokens=_ints([row["output_len"] for row in rows]),
+        arrival_ps=_ints([row.arrival_ns for row in rows]) * PS_PER_NS,
+        prompt_tokens=_ints([row.prompt_tokens for row in rows]),
+        output_tokens=_ints([row.output_tokens for row in rows]),
         segments=SegmentTable(
-            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            segment=_ints([entry[0] for entry in entries]),
-            tokens=_ints([entry[1] for entry in entries]),
+            offsets=np.cumsum([0, *[len(row.prompt) for row in rows]], dtype=np.int64),
+            segment=_ints([segment for segment, _ in entries]),
+            tokens=_ints([tokens for _, tokens in entries]),
         ),
         output_segment=_ints(outputs),
-        priority=_ints([row.get("priority", 0) for row in rows]),
-        request_id=tuple(str(row["id"]) for row in rows),
+        priority=_ints([row.priority for row in rows]),
+        request_id=tuple(row.request_id for row in rows),
     )
+
+
+def rows_of(requests: RequestTable) -> list[CaseRequest]:
+    """Return the requests one by one, arrivals rounded to nanoseconds.
+
+    Segments are numbered anew, from 0. Output segments that no other request contains
+    become None.
+    """
+    prompts = _prompts(requests)
+    outputs: list[int | None] = [None] * len(requests)
+    if requests.output_segment is not None:
+        outputs = [*requests.output_segment.tolist()]
+    seen: dict[int, int] = {}
+    for name in [segment for prompt in prompts for segment, _ in prompt] + [
+        output for output in outputs if output is not None
+    ]:
+        seen[name] = seen.get(name, 0) + 1
+    number = {name: k for k, name in enumerate(seen)}
+    priority = [0] * len(requests) if requests.priority is None else requests.priority.tolist()
+    return [
+        CaseRequest(
+            requests.id_of(i),
+            round(int(requests.arrival_ps[i]) / PS_PER_NS),
+            tuple((number[segment], tokens) for segment, tokens in prompts[i]),
+            int(requests.output_tokens[i]),
+            None if output is None or seen[output] < 2 else number[output],
+            priority[i],
+        )
+        for i, output in enumerate(outputs)
+    ]
+
+
+def _prompts(requests: RequestTable) -> list[Prompt]:
+    table = requests.segments
+    if table is None:
+        return [((i, tokens),) for i, tokens in enumerate(requests.prompt_tokens.tolist())]
+    offsets: list[int] = table.offsets.tolist()
+    entries = list(zip(table.segment.tolist(), table.tokens.tolist(), strict=True))
+    return [tuple(entries[a:b]) for a, b in pairwise(offsets)]
 
 
 def _ints(values: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:

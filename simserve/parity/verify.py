@@ -8,26 +8,28 @@ equal the record.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from simserve.engine.cluster import Cluster
-from simserve.engine.replica import Flight, Replica, StepObserver
-from simserve.parity.case import Case, load_case, load_expected
+from simserve.engine.replica import StepObserver
+from simserve.parity.case import Case
+from simserve.parity.case_file import Record, load_case, load_expected
+from simserve.parity.case_writer import CaseWriter, request_records
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.registry import SCHEDULERS
 from simserve.policy.router import RoundRobin
-from simserve.policy.scheduler import Scheduler, StepPlan
-from simserve.records.clock import NEVER_PS, PS_PER_NS, PsArray
+from simserve.policy.scheduler import Scheduler
+from simserve.records.clock import PS_PER_NS
 from simserve.records.run_record import RunRecord
 
-Record = dict[str, Any]
 MakeScheduler = Callable[[SchedulerLimits], Scheduler]
+
+FAST = "chunked-prefill"
+"""The scheduler that runs use unless told otherwise."""
 
 EXPANDED = {
     "t_start": "start_ps",
@@ -41,17 +43,23 @@ EXPANDED = {
 """Fields of a case's step record, and the columns of an expanded step log."""
 
 SHOWN = 300
-"""Characters of a state that a message shows."""
+"""Characters of a difference that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseReport:
-    """What comparing one case gave; ``detail`` tells of the first difference."""
+    """What comparing one case gave.
+
+    ``detail`` tells of the first difference; if it is a step, ``expected`` and ``got`` are
+    both its states.
+    """
 
     name: str
     steps: int
     diverging_steps: int
     detail: str | None = None
+    expected: Record | None = None
+    got: Record | None = None
 
     @property
     def same(self) -> bool:
@@ -66,19 +74,26 @@ def verify_case(path: str | Path, make_scheduler: MakeScheduler | None = None) -
         InputError: if the case or its record cannot be read.
     """
     path = Path(path)
-    case, expected = load_case(path), load_expected(path)
+    return compare_case(load_case(path), load_expected(path), make_scheduler)
+
+
+def compare_case(
+    case: Case, expected: list[Record], make_scheduler: MakeScheduler | None = None
+) -> CaseReport:
+    """Replay a case and compare every step and every request with ``expected``."""
     steps = [record for record in expected if record["type"] == "step"]
     requests = [record for record in expected if record["type"] == "request"]
-    make = make_scheduler or SCHEDULERS["chunked-prefill"]
-    writer = CaseWriter()
+    make = make_scheduler or SCHEDULERS[FAST]
+    writer = CaseWriter(most_steps(case))
     run = serve_case(case, make, writer)
-    diverging, detail = _compare_steps(steps, writer.records)
-    if detail is None:
-        detail = _compare_requests(requests, case, run)
+    diverging, first = _compare_steps(steps, writer.records)
+    if first is not None:
+        return CaseReport(case.name, len(steps), diverging, *first)
+    detail = _compare_requests(requests, request_records(case, run))
     if detail is None:
         in_stretches = serve_case(case, make)
         diverging, detail = _compare_expanded(steps, in_stretches)
-        detail = detail or _compare_requests(requests, case, in_stretches)
+        detail = detail or _compare_requests(requests, request_records(case, in_stretches))
     return CaseReport(case.name, len(steps), diverging, detail)
 
 
@@ -91,57 +106,42 @@ def serve_case(
     ).run()
 
 
-class CaseWriter:
-    """Writes down every step in the form of a case's step records."""
+def records_by(case: Case, scheduler: str) -> list[Record]:
+    """Return the records of a case as the scheduler called ``scheduler`` here serves it.
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self._open: deque[tuple[Record, list[int]]] = deque()  # planned, not completed
-
-    def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
-        """Note a planned step."""
-        scheduler, plan = replica.scheduler, flight.plan
-        scheduled = scheduler.last_scheduled()
-        self.records.append(
-            {
-                "type": "step",
-                "step": len(self.records),
-                "t_sched": planned_ps // PS_PER_NS,
-                "t_start": flight.start_ps // PS_PER_NS,
-                "t_end": flight.end_ps // PS_PER_NS,
-                "tokens": sum(entry.new_tokens for entry in scheduled),
-                "ctx": sum(entry.new_tokens + entry.past_tokens for entry in scheduled),
-                "sched": [
-                    e.request if e.decode else [e.request, e.new_tokens, e.past_tokens]
-                    for e in scheduled
-                ],
-                "admitted": [[a.request, a.cached_tokens, int(a.resumed)] for a in plan.admitted],
-                "preempted": list(plan.preempted),
-                "running": scheduler.running,
-                "waiting": scheduler.waiting,
-                "free": scheduler.free_blocks,
-                "cached": getattr(scheduler, "cached_contents", None),
-            }
-        )
-        self._open.append((self.records[-1], [entry.request for entry in scheduled]))
-
-    def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
-        """Note what a delivered step finished."""
-        record, order = self._open.popleft()
-        record["finished"] = sorted(finished, key=order.index)
-        record["free_end"] = replica.scheduler.free_blocks
+    Raises:
+        SimserveError: if requests preempt each other without end.
+    """
+    writer = CaseWriter(most_steps(case))
+    run = serve_case(case, SCHEDULERS[scheduler], writer)
+    return [*writer.records, *request_records(case, run)]
 
 
-def _compare_steps(expected: list[Record], got: list[Record]) -> tuple[int, str | None]:
-    diverging, detail = 0, None
+def most_steps(case: Case) -> int:
+    """Return more steps than any order needs: each computes a token, unless work is redone."""
+    tokens = case.requests.prompt_tokens.sum() + case.requests.output_tokens.sum()
+    return 1000 + 4 * int(tokens)  # the bound of the driver that recorded the cases
+
+
+Difference = tuple[str, Record | None, Record | None]
+
+
+def _compare_steps(expected: list[Record], got: list[Record]) -> tuple[int, Difference | None]:
+    diverging = 0
+    first: Difference | None = None
     for want, have in zip(expected, got, strict=False):
         if want != have:
             diverging += 1
-            detail = detail or _difference(want, have)
+            first = first or (_difference(want, have), want, have)
     missing = abs(len(expected) - len(got))
-    if missing and detail is None:
-        detail = f"{len(expected)} steps expected, {len(got)} planned"
-    return diverging + missing, detail
+    if missing and first is None:
+        common = min(len(expected), len(got))
+        first = (
+            f"{len(expected)} steps expected, {len(got)} planned",
+            expected[common] if len(expected) > common else None,
+            got[common] if len(got) > common else None,
+        )
+    return diverging + missing, first
 
 
 def _difference(want: Record, have: Record) -> str:
@@ -173,28 +173,9 @@ def _compare_expanded(expected: list[Record], run: RunRecord) -> tuple[int, str 
     return int(differs.sum()), f"in stretches: {_difference({**want, 'step': first}, have)}"
 
 
-def _compare_requests(expected: list[Record], case: Case, run: RunRecord) -> str | None:
-    outcomes = run.outcomes
-
-    def ns(column: PsArray, request: int) -> int | None:
-        ps = int(column[request])
-        return None if ps == NEVER_PS else ps // PS_PER_NS
-
+def _compare_requests(expected: list[Record], got: list[Record]) -> str | None:
     for want in expected:
-        i = want["i"]
-        have: Record = {
-            "type": "request",
-            "i": i,
-            "id": case.requests.id_of(i),
-            "arrival": int(case.requests.arrival_ps[i]) // PS_PER_NS,
-            "prompt_tokens": int(case.requests.prompt_tokens[i]),
-            "output_tokens": int(outcomes.generated_tokens[i]),
-            "first_scheduled": ns(outcomes.first_scheduled_ps, i),
-            "first_token": ns(outcomes.first_token_ps, i),
-            "finish": ns(outcomes.finish_ps, i),
-            "preemptions": int(outcomes.preemptions[i]),
-            "cached_tokens": int(outcomes.cached_tokens[i]),
-        }
+        have = got[want["i"]] if want["i"] < len(got) else None
         if want != have:
-            return f"request {i}: expected {json.dumps(want)}, got {json.dumps(have)}"
+            return f"request {want['i']}: expected {json.dumps(want)}, got {json.dumps(have)}"
     return None

@@ -21,7 +21,7 @@ from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.prefill_cadence import PrefillCadence
 from simserve.policy.prefix_runs import Hit, RunPool
-from simserve.policy.pressure import Chunk, PressureWalk
+from simserve.policy.pressure import Chunk, PressureWalk, samples
 from simserve.policy.scheduler import (
     Admission,
     PlannedPrefill,
@@ -66,6 +66,7 @@ class CohortScheduler(PressureWalk):
         self._decode_plan = StepPlan(only_decodes=True)
         self._plan = NOTHING  # the last planned step
         self._in_flight = NOTHING  # the step before it, if not completed when it was planned
+        self._earlier = NOTHING  # the same of that step
         self._open = 0  # steps planned and not completed
         self._stale: list[tuple[CohortRequest, bool]] = []  # and whether a token will come
 
@@ -95,16 +96,24 @@ class CohortScheduler(PressureWalk):
                 computed = request.computed
                 if request.decoding:
                     computed = request.offset + self._cohort.clock
-                full = (computed - self._had_token_in_flight(request)) // self._block_size
+                full = (computed - self._unknown_tokens(request)) // self._block_size
                 late += max(full - request.published, 0)
         return self.pool.cached_contents + late
 
     def _had_token_in_flight(self, request: CohortRequest) -> bool:
         """Return whether a sampled token was in flight when the last step was planned."""
-        plan, number = self._in_flight, request.request
-        if number in plan.prefill_done or request.held:
-            return True
-        return plan.decode_seqs > 0 and number not in plan.skipped
+        return request.held or samples(self._in_flight, request.request)
+
+    def _unknown_tokens(self, request: CohortRequest) -> int:
+        """Return how many of its computed tokens nobody had seen when it last got blocks.
+
+        None if it got nothing in the last planned step, and had caught up in the one before.
+        """
+        number = request.request
+        got_nothing = request.held or not samples(self._plan, number)
+        if got_nothing and not samples(self._earlier, number):
+            return 0
+        return int(self._had_token_in_flight(request))
 
     def add(self, request: RequestView) -> None:
         """Put an arriving request into the waiting queue."""
@@ -119,6 +128,7 @@ class CohortScheduler(PressureWalk):
         """Decide the next step and take its KV blocks; None if nothing can be done."""
         waiting = self._waiting
         if self._ahead:
+            self._earlier = self._in_flight
             self._in_flight = self._plan if self._open else NOTHING
         if self._prefilling or (waiting and self._may_admit()) or self._cadence is not None:
             return self._plan_mixed()
@@ -154,7 +164,7 @@ class CohortScheduler(PressureWalk):
         if self._plan is not self._decode_plan or (self._waiting and self._may_admit()):
             return array("i")
         if self._ahead:
-            self._in_flight = self._plan
+            self._earlier = self._in_flight = self._plan
         cohort = self._cohort
         needed = cohort.needed_blocks_of(cohort.steps_within(self.pool.free, most))
         if cohort.seen_count:

@@ -27,6 +27,7 @@ class PressureWalk:
     _caching: bool
     _cohort: DecodeCohort
     _in_flight: StepPlan
+    _earlier: StepPlan
     _prefilling: list[CohortRequest]
     _priority: bool
     _running: dict[int, CohortRequest]
@@ -118,17 +119,19 @@ class PressureWalk:
 
     def _preempt(self, request: CohortRequest, planned_tokens: int) -> int:
         """Take everything from a running request; return the budget it gives back."""
-        samples = request.decoding or request.held
-        token_in_flight = samples and self._had_token_in_flight(request)
+        decodes = request.decoding or request.held
+        token_in_flight = decodes and self._had_token_in_flight(request)
         if request.decoding:
             self._cohort.leave(request)
         elif not request.held:
             self._prefilling.remove(request)
-        if samples:
+        if decodes:
             request.known = request.computed + 1 - token_in_flight
         del self._running[request.request]
         tokens = request.computed + planned_tokens
-        self._release(request, tokens, tokens - token_in_flight)
+        # Who had caught up when the step in flight was planned has published all of its blocks.
+        caught_up = not planned_tokens and not samples(self._earlier, request.request)
+        self._release(request, tokens, tokens - (token_in_flight and not caught_up))
         request.computed = 0
         request.held = False
         request.preempted = True
@@ -138,3 +141,10 @@ class PressureWalk:
             self._stale.append((request, token_in_flight))
         self._waiting.put_back(request)
         return planned_tokens
+
+
+def samples(plan: StepPlan, request: int) -> bool:
+    """Return whether a request that decodes after ``plan`` sampled a token in it."""
+    if request in plan.prefill_done:
+        return True
+    return plan.decode_seqs > 0 and request not in plan.skipped

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simserve.errors import InputError
+from simserve.errors import InputError, reason_of
 from simserve.records.clock import NEVER_PS
 from simserve.records.run_record import RunRecord, TokenGaps
 from simserve.results.bench_json import DEFAULT_PERCENTILES, bench_json
@@ -40,6 +40,12 @@ RUN_FILE, REQUESTS_FILE, STEPS_FILE = "run.json", "requests.parquet", "steps.par
 FORMAT = 1
 """Version of the three files together."""
 _LABEL = "simserve_digest"
+_SHOWN_DIGITS = 12
+# What files raise that are damaged, or that something else has written.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError, NotImplementedError),
+)
 _GAP_TYPES: dict[str, type[np.generic]] = {
     "request": np.int64,
     "previous_step": np.int64,
@@ -204,11 +210,15 @@ class Result:
             }
             facts = RunFacts.from_dict(run["facts"])
             end_ps, meta, bound = run["end_ps"], run["meta"], run["prefix_bound_frac"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            rows: dict[str, tuple[Any, Any]] = {REQUESTS_FILE: (len(requests), run["requests"])}
+            rows[STEPS_FILE] = ([len(log) for log in steps], run["steps"])
+            _check_numbers([end_ps, *run["num_blocks"]], int)
+            _check_numbers([] if bound is None else [bound], (int, float))
+        except _UNREADABLE as error:
             raise InputError(
-                str(place), None, None, f"a directory written by Result.save ({error})"
+                str(place), None, reason_of(error), "a folder that 'run --out' wrote"
             ) from error
-        _check_sizes(place, run, len(requests), [len(log) for log in steps])
+        _check_sizes(place, rows)
         record = RunRecord(
             requests=requests,
             outcomes=outcomes,
@@ -224,12 +234,19 @@ def _check_label(path: Path, digest: str) -> None:
     """Refuse a table that another scenario's run has left."""
     found = label_of(path, _LABEL)
     if found != digest:
-        raise InputError(str(path), "scenario", found, f"{digest}, as {RUN_FILE} says")
+        got = "no digest" if found is None else f"{found[:_SHOWN_DIGITS]}…"
+        allowed = f"{digest[:_SHOWN_DIGITS]}…, as {RUN_FILE} says: files of two runs"
+        raise InputError(str(path), "scenario", got, allowed)
 
 
-def _check_sizes(place: Path, run: dict[str, Any], requests: int, steps: list[int]) -> None:
+def _check_numbers(values: list[Any], kind: type | tuple[type, ...]) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise TypeError(f"{value!r:.60} is no number")
+
+
+def _check_sizes(place: Path, rows: dict[str, tuple[Any, Any]]) -> None:
     """Refuse tables that hold more or less than the run did."""
-    rows = {REQUESTS_FILE: (requests, run["requests"]), STEPS_FILE: (steps, run["steps"])}
     for name, (got, expected) in rows.items():
         if got != expected:
             raise InputError(str(place / name), "rows", got, f"{expected}, as {RUN_FILE} says")

@@ -102,7 +102,9 @@ class RunFacts:
 def _check_objective(metric: str, percentile: float | None, limit_ms: float) -> None:
     """Refuse an objective that no file of objectives can have said."""
     name = metric if percentile is None else f"{metric}_p{percentile}"
-    parse_slo({name: limit_ms}, "facts.objectives")
+    [read] = parse_slo({name: limit_ms}, "facts.objectives").objectives
+    if read != Objective(metric, percentile, limit_ms):
+        raise ValueError(f"facts.objectives has {name}: {limit_ms}")
 
 
 def facts_of(scenario: Scenario) -> RunFacts:

@@ -98,16 +98,15 @@ def test_every_bad_file_costs_one_line(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(folder)
     Path("typo.yaml").write_text(FULL_SCENARIO.replace("max_num_seqs", "max_num_seq"))
     Path("odd.yaml").write_text("colour: green\n")
+    Path("torn.json").write_text('{\n  "model_type": \n')
     Path("torn.csv").write_text(AZURE[:-9])
     Path("folder").mkdir()
-    done = check("nowhere.yaml", "typo.yaml", "azure.csv", "odd.yaml", "torn.csv", "folder")
+    bad = ["nowhere.yaml", "typo.yaml", "odd.yaml", "torn.csv", "torn.json", "folder"]
+    done = check(*bad[:2], "azure.csv", *bad[2:])
     assert done.exit_code == 2
     assert "azure.csv: trace, " in done.stdout
     told = done.stderr.splitlines()
-    assert [re.split("[ :]+", line)[:2] for line in told] == [
-        ["simserve", name]
-        for name in ("nowhere.yaml", "typo.yaml", "odd.yaml", "torn.csv", "folder")
-    ]
+    assert [re.split("[ :]+", line)[:2] for line in told] == [["simserve", name] for name in bad]
     assert "did you mean" not in told[2] and "max_num_seqs" in told[1]
     assert max(map(len, told)) < 240
 

@@ -72,7 +72,7 @@ def test_a_wrong_workload_is_refused_by_key(changes: dict[str, Any], expected: s
 
 @pytest.mark.parametrize("entry", [None, 5, [], "chat"])
 def test_a_workload_that_is_no_mapping_is_refused(entry: object) -> None:
-    with pytest.raises(InputError, match="a mapping with .*keys .*arrivals"):
+    with pytest.raises(InputError, match=r"a mapping with .*keys .*arrivals"):
         read_workload(entry)
 
 

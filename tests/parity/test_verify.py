@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+from array import array
 from pathlib import Path
 
 import pytest
 
 from simserve.errors import InputError
-from simserve.parity.case import load_case
-from simserve.parity.verify import CaseReport, CaseWriter, serve_case, verify_case
-from simserve.policy.cohort import Chunk, CohortScheduler
+from simserve.parity.case_file import load_case
+from simserve.parity.case_writer import CaseWriter
+from simserve.parity.verify import CaseReport, serve_case, verify_case
+from simserve.policy.cohort import CohortScheduler
 from simserve.policy.plain import PlainScheduler
+from simserve.policy.pressure import Chunk
 from simserve.policy.scheduler import StepPlan
 
 OPEN_CASES = Path(__file__).parents[2].parent / "shared" / "oracle" / "open"
@@ -83,9 +86,9 @@ class SharesNothing(CohortScheduler):
 class CountsABlockLess(CohortScheduler):
     """Believes that a stretch takes no blocks: wrong only in stretches."""
 
-    def repeat_step(self, most: int) -> list[int]:
+    def repeat_step(self, most: int) -> array[int]:
         self._cohort.clock += most
-        return [0] * most
+        return array("i", [0]) * most
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_a_broken_case_file_is_refused_by_name(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", [{"prefill_schedule_interval": 2}, {"speculation": 3}])
+@pytest.mark.parametrize("setting", [{"speculation": 3}, {"policies": 1}])
 def test_a_setting_that_is_not_modelled_is_refused(tmp_path: Path, setting: dict[str, int]) -> None:
     path = tmp_path / "x.case.json"
     case = {**HAND_CASE, "scheduler": {**HAND_CASE["scheduler"], **setting}}  # type: ignore[dict-item]

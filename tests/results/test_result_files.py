@@ -111,7 +111,7 @@ def test_the_result_file_is_one_json_object(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a directory written by"):
+    with pytest.raises(InputError, match="a folder that 'run --out' wrote"):
         Result.load(tmp_path)
 
 

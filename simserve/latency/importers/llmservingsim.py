@@ -130,7 +130,7 @@ def _attention_rows(profile: LayerProfile) -> Iterator[Row]:
         )
         time = _time(us_in(row, "time_us", where))
         if decodes:
-            regime = {"regime": _regime(profile, decodes)}
+            regime = {"regime": _regime(profile, decodes, new)}
             yield heads | regime | _decodes([history] * decodes, "uniform", new, past) | time
         elif new:
             yield {**heads, "n_req": 1, "q": new, "past": past, **time}
@@ -148,13 +148,16 @@ def _skew_rows(profile: LayerProfile) -> Iterator[Row]:
             raise InputError(where, "nb", long, f"at most n ({decodes})")
         histories = [long_history] * long + [short_history] * (decodes - long)
         time = _time(us_in(row, "t_skew_us", where) / repeats)
-        regime = {"regime": _regime(profile, decodes)}
+        regime = {"regime": _regime(profile, decodes, new)}
         yield heads | regime | _decodes(histories, "bimodal", new, past) | time
 
 
-def _regime(profile: LayerProfile, decodes: int) -> str:
-    """Return the regime of FlashAttention-2, which vLLM runs on what is no Hopper."""
-    if profile.gpu.name.startswith(_NOT_FLASH_ATTENTION_2):
+def _regime(profile: LayerProfile, decodes: int, new: int) -> str:
+    """Return the regime of FlashAttention-2, which vLLM runs on what is no Hopper.
+
+    It splits KV only where every request has one query: beside a chunk decodes have one regime.
+    """
+    if new or profile.gpu.name.startswith(_NOT_FLASH_ATTENTION_2):
         return ""
     return flash_attention_2(profile.gpu.name, decodes, profile.model.kv_heads_per_gpu(profile.tp))
 

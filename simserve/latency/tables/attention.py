@@ -10,6 +10,7 @@ cost, group by group.
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -21,6 +22,7 @@ from simserve.latency.tables.answers import (
     INTERP,
     ROOFLINE,
     Answer,
+    worse,
 )
 from simserve.latency.tables.attention_rows import (
     MeasuredAttention,
@@ -32,6 +34,7 @@ from simserve.latency.tables.curve import LEAST_UTILISATION
 from simserve.latency.tables.grid import Grid, build_grid
 from simserve.latency.tables.limits import AttentionLimit
 from simserve.latency.tables.lines import Lines, through
+from simserve.latency.tables.mixed import MixedSurfaces, measured_mixed
 from simserve.latency.tables.selection import Setting
 
 # Surfaces are continued by doubling to these sizes, longer than any model's context.
@@ -61,12 +64,14 @@ class ChunkAttention(Protocol):
 class Attention(NamedTuple):
     """The attention of all layers, by groups of layers that are alike.
 
-    ``missing`` names, in words, what the roofline answers; ``raised`` counts, by table, the
-    rows that were quicker than the datasheet allows.
+    ``mixed`` has None for groups whose mixed steps are composed of their parts. ``missing``
+    names, in words, what the roofline answers; ``raised`` counts, by table, the rows that were
+    quicker than the datasheet allows.
     """
 
     decodes: list[DecodeAttention]
     chunks: list[ChunkAttention]
+    mixed: list[MixedSurfaces | None]
     missing: list[str]
     raised: dict[str, int]
 
@@ -77,11 +82,12 @@ def attention(setting: Setting) -> Attention:
     costs = attention_costs(model, setting.gpu, setting.tp)
     if model.mla is not None:
         rooflines = [RooflineAttention(cost) for cost in costs]
-        return Attention([*rooflines], [*rooflines], ["latent attention"], {})
+        return Attention([*rooflines], [*rooflines], [None] * len(costs), ["latent attention"], {})
     decodes: list[DecodeAttention] = []
     chunks: list[ChunkAttention] = []
+    surfaces: list[MixedSurfaces | None] = []
     missing: list[str] = []
-    raised = {"attn_decode": 0, "attn_prefill": 0}
+    raised = {"attn_decode": 0, "attn_prefill": 0, "attn_mixed": 0}
     for group, cost in zip(model.attention_groups, costs, strict=True):
         seen = f" with a window of {group.window}" if group.window else ""
         decode = measured(setting, "attn_decode", group, ("batch", "ctx"), decode_grid)
@@ -98,7 +104,15 @@ def attention(setting: Setting) -> Attention:
         else:
             chunks.append(TabledChunks(prefill, group.layers))
             raised["attn_prefill"] += sum(grid.raised for grid in prefill.grids.values())
-    return Attention(decodes, chunks, missing, raised)
+        mixed = measured_mixed(setting, group)
+        surfaces.append(mixed)
+        if mixed is not None:
+            raised["attn_mixed"] += mixed.raised
+        elif decode is not None or prefill is not None:
+            share = setting.profile.mixed_added_frac
+            shorter = "the shorter" if share == 1 else f"{share:g} of the shorter"
+            missing.append(f"attention of mixed steps{seen} (the longer part and {shorter})")
+    return Attention(decodes, chunks, surfaces, missing, raised)
 
 
 class RooflineAttention:
@@ -177,10 +191,11 @@ class TabledDecodes:
             slope = bound_s / LEAST_UTILISATION
             contexts.append(times[-1] / slope)
             times.append(times[-1])
-        gaps = zip(grid.columns, grid.filled[row], strict=True)
-        own = [context for context, gap in gaps if not gap]
+        cells = list(zip(grid.columns, grid.sources[row], strict=True))
+        own = [context for context, source in cells if source == EXACT]
+        inside = [context for context, source in cells if source != EXTRAP]
         lines = through(contexts, times, slope, [""] * (len(contexts) + 1))
-        return lines, own[-1] if own else 0, own
+        return lines, inside[-1] if inside else 0, own
 
 
 class TabledChunks:
@@ -238,18 +253,18 @@ class TabledChunks:
         return Answer(self.seconds(new, past), self._source or self._cell(new, past))
 
     def _cell(self, new: int, past: int) -> str:
-        news, pasts, filled = self._news, self._pasts, self._grid.filled
+        news, pasts, sources = self._news, self._pasts, self._grid.sources
         if not (news[0] <= new <= news[-1] and pasts[0] <= past <= pasts[-1]):
             return EXTRAP
         i, j = bisect_right(news, new) - 1, bisect_right(pasts, past) - 1
         corners = [
-            filled[a][b]
+            sources[a][b]
             for a in ((i,) if new == news[i] else (i, i + 1))
             for b in ((j,) if past == pasts[j] else (j, j + 1))
         ]
-        if any(corners):
-            return EXTRAP
-        return EXACT if len(corners) == 1 else INTERP
+        if len(corners) > 1:
+            corners.append(INTERP)
+        return functools.reduce(worse, corners)
 
     def _beyond(self, new: int, past: int) -> float:
         """Return the edge's seconds and what the limit adds beyond it, at the last utilisation."""
@@ -261,7 +276,8 @@ class TabledChunks:
 def chunk_grid(points: Points, limit: AttentionLimit) -> Grid:
     """Return the grid of a prefill table, new × past tokens, continued by doubling."""
     news, pasts = (max(point[axis] for point in points) for axis in (0, 1))
-    return build_grid(points, limit.chunk_s, _doubled(news, _MOST_NEW), _doubled(pasts, _MOST_PAST))
+    more = _doubled(news, _MOST_NEW), _doubled(pasts, _MOST_PAST)
+    return build_grid(points, limit.chunk_s, *more, root_rows=True)
 
 
 def _doubled(last: int, most: int) -> list[int]:

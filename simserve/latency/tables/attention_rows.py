@@ -53,6 +53,16 @@ class MeasuredAttention:
         return SPLIT if padded_batch < self.unsplit_from else UNSPLIT
 
 
+@dataclass(frozen=True, slots=True)
+class FittingRows:
+    """Rows of one table, the bound of the heads asked for, and of others that lend theirs."""
+
+    table: Table
+    rows: list[Row]
+    limit: AttentionLimit
+    lent: AttentionLimit | None
+
+
 def heads_of(setting: Setting, group: AttentionGroup) -> Heads:
     """Return the heads of ``group`` on one GPU."""
     keys = max(1, group.kv_heads // setting.tp)
@@ -71,6 +81,28 @@ def measured(
     Raises:
         InputError: if the table has not the group's KV dtype, size or number of heads.
     """
+    fitting = fitting_rows(setting, name, group)
+    if fitting is None:
+        return None
+    by_regime: dict[str, Points] = {}
+    for row in fitting.rows:
+        point = row.number(axes[0]), row.number(axes[1])
+        by_regime.setdefault(row.text("regime"), {})[point] = row.seconds
+    limit, lent = fitting.limit, fitting.lent
+    threshold = unsplit_from(setting, fitting.table, set(by_regime), limit.heads)
+    grids = {}
+    for regime, points in by_regime.items():
+        own = points if lent is None else _lend(points, lent, limit, axes)
+        grids[regime] = grid_of(own, limit)
+    return MeasuredAttention(grids, limit, threshold, TRANSFER if lent else None)
+
+
+def fitting_rows(setting: Setting, name: str, group: AttentionGroup) -> FittingRows | None:
+    """Return the rows of table ``name`` that price ``group``, None if there are none.
+
+    Raises:
+        InputError: if the table has not the group's KV dtype, size or number of heads.
+    """
     table = setting.profile.tables.get(name)
     if table is None:
         return None
@@ -82,9 +114,7 @@ def measured(
     rows = [
         row
         for row in setting.of_dtype(table, "kv_dtype", *dtypes)
-        if row.keys["window"] == window
-        and row.keys.get("shape", "uniform") == "uniform"
-        and row.keys.get("n_req", 1) == 1
+        if row.keys["window"] == window and _is_even(row)
     ]
     heads = heads_of(setting, group)
     lender = _lender(setting, table, rows, heads)
@@ -92,18 +122,18 @@ def measured(
         return None
     rows = [row for row in rows if _heads(row) == lender]
     rows = setting.of_backend(table, setting.of_queries(rows))
-    by_regime: dict[str, Points] = {}
-    for row in rows:
-        point = row.number(axes[0]), row.number(axes[1])
-        by_regime.setdefault(row.text("regime"), {})[point] = row.seconds
-    threshold = _threshold(setting, table, set(by_regime), heads)
-    limit = AttentionLimit(heads, kv_bytes, setting.gpu)
-    lent = AttentionLimit(lender, kv_bytes, setting.gpu)
-    grids = {}
-    for regime, points in by_regime.items():
-        own = points if lender == heads else _lend(points, lent, limit, axes)
-        grids[regime] = grid_of(own, limit)
-    return MeasuredAttention(grids, limit, threshold, TRANSFER if lender != heads else None)
+    limit, lent = (AttentionLimit(one, kv_bytes, setting.gpu) for one in (heads, lender))
+    return FittingRows(table, rows, limit, lent if lender != heads else None)
+
+
+def _is_even(row: Row) -> bool:
+    """Return whether a row is of one prompt, and of decodes of equal context."""
+    keys = row.keys
+    return (
+        keys.get("shape", "uniform") == "uniform"
+        and keys.get("n_req", 1) == 1
+        and ("n_dec" not in keys or keys["max_ctx"] in (0, keys["ctx"]))
+    )
 
 
 def bound(limit: AttentionLimit, axes: tuple[str, str]) -> Callable[[float, float], float]:
@@ -141,7 +171,7 @@ def _lender(setting: Setting, table: Table, rows: list[Row], heads: Heads) -> He
     return nearest
 
 
-def _threshold(setting: Setting, table: Table, regimes: set[str], heads: Heads) -> int | None:
+def unsplit_from(setting: Setting, table: Table, regimes: set[str], heads: Heads) -> int | None:
     """Return the smallest padded batch whose KV is not split; None for a single regime."""
     if len(regimes) == 1 and not regimes & {SPLIT, UNSPLIT}:
         return None

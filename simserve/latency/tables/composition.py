@@ -14,6 +14,7 @@ from simserve.inputs.model_matrices import Matrix, layer_matrices, padded_vocab
 from simserve.latency.tables.answers import ROOFLINE
 from simserve.latency.tables.attention import ChunkAttention, DecodeAttention, attention
 from simserve.latency.tables.gemms import Gemms, Operator
+from simserve.latency.tables.mixed import MixedSurfaces
 from simserve.latency.tables.selection import Setting
 from simserve.latency.tables.small_kernels import collectives, elementwise
 
@@ -31,6 +32,7 @@ class Operators:
     by_seqs: tuple[tuple[str, Operator], ...]
     decodes: tuple[DecodeAttention, ...]
     chunks: tuple[ChunkAttention, ...]
+    mixed: tuple[MixedSurfaces | None, ...]
     missing: tuple[str, ...]
     raised: Mapping[str, int]
 
@@ -54,7 +56,7 @@ def compose(setting: Setting) -> Operators:
             (by_seqs if goes_by_seqs else by_tokens).append((name, operator))
     for name, goes_by_seqs, operator in collectives(setting):
         (by_seqs if goes_by_seqs else by_tokens).append((name, operator))
-    decodes, chunks, missing, raised = attention(setting)
+    decodes, chunks, mixed, missing, raised = attention(setting)
     unanswered = [name for name, one in (*by_tokens, *by_seqs) if one(1).source == ROOFLINE]
     if setting.profile.host is None:
         not_modelled.append("host time")
@@ -63,6 +65,7 @@ def compose(setting: Setting) -> Operators:
         tuple(by_seqs),
         tuple(decodes),
         tuple(chunks),
+        tuple(mixed),
         (*unanswered, *missing, *not_modelled),
         {"gemm": gemms.raised, **raised},
     )

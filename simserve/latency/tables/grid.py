@@ -1,8 +1,8 @@
 """A rectangle of times over two sizes, made whole from a measured part with ragged edges.
 
 Measured cells are made monotone along both axes and no shorter than the limit. A cell that
-was not measured (a large batch of long contexts does not fit into memory) holds the
-utilisation of its smaller neighbour, and stays between the measured cells around it.
+was not measured lies between its measured neighbours; one beyond them (a large batch of long
+contexts does not fit into memory) holds the utilisation of its smaller neighbour.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simserve.latency.tables.curve import LEAST_UTILISATION, is_raised
-from simserve.latency.tables.isotonic import (
-    Floats,
-    dominating_minimum,
-    isotonic_grid,
-)
+from simserve.latency.tables.answers import EXACT, EXTRAP, INTERP
+from simserve.latency.tables.curve import is_raised
+from simserve.latency.tables.holes import fill_between, fill_beyond
+from simserve.latency.tables.isotonic import isotonic_grid
 
 Limit2 = Callable[[float, float], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """``times[row][column]`` in seconds; ``filled`` marks the cells that were not measured.
+    """``times[row][column]`` in seconds; ``sources`` says which cells were measured.
 
+    Measured cells are ``exact``, those between them ``interp``, those beyond ``extrap``.
     ``raised`` counts the measured cells that were quicker than the limit.
     """
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     times: tuple[tuple[float, ...], ...]
-    filled: tuple[tuple[bool, ...], ...]
+    sources: tuple[tuple[str, ...], ...]
     raised: int
 
 
@@ -41,8 +40,12 @@ def build_grid(
     limit: Limit2,
     more_rows: Sequence[int] = (),
     more_columns: Sequence[int] = (),
+    root_rows: bool = False,
 ) -> Grid:
-    """Return the grid of ``points`` (row, column) → seconds, with ``more`` knots to fill."""
+    """Return the grid of ``points`` (row, column) → seconds, with ``more`` knots to fill.
+
+    ``root_rows``: from row to row not the time is linear but its square root.
+    """
     rows = sorted({row for row, _ in points} | set(more_rows))
     columns = sorted({column for _, column in points} | set(more_columns))
     limits = np.array([[limit(row, column) for column in columns] for row in rows])
@@ -53,44 +56,14 @@ def build_grid(
         raw[row_at[row], column_at[column]] = seconds
     fitted = isotonic_grid(raw)
     clean = np.maximum(fitted, limits)  # NaN stays NaN
-    whole = _fill(clean, limits)
+    inner = fill_between(clean, limits, (rows, columns), 0 if root_rows else None)
+    whole = fill_beyond(inner, limits)
     pairs = zip(fitted[~np.isnan(raw)], clean[~np.isnan(raw)], strict=True)
+    sources = np.where(np.isnan(inner), EXTRAP, np.where(np.isnan(raw), INTERP, EXACT))
     return Grid(
         tuple(rows),
         tuple(columns),
         tuple(map(tuple, whole.tolist())),
-        tuple(map(tuple, np.isnan(raw).tolist())),
+        tuple(map(tuple, sources.tolist())),
         sum(is_raised(before, after) for before, after in pairs),
     )
-
-
-def held(before_s: float, limit_before_s: float, limit_s: float) -> float:
-    """Return the time where the limit is ``limit_s``, at the utilisation of a smaller size."""
-    utilisation = min(1.0, max(LEAST_UTILISATION, limit_before_s / before_s))
-    return max(before_s, limit_s / utilisation)
-
-
-def _fill(clean: Floats, limits: Floats) -> Floats:
-    """Return the grid with every cell that was not measured filled, smaller cells first.
-
-    A cell follows the neighbour with fewer filled cells between it and a measured one; of
-    two alike, the one that makes it longer.
-    """
-    highest = dominating_minimum(np.where(np.isnan(clean), np.inf, clean))
-    whole = clean.copy()
-    steps = np.zeros(clean.shape, dtype=np.int64)
-    for i, j in zip(*np.nonzero(np.isnan(clean)), strict=True):
-        before = [(i - di, j - dj) for di, dj in ((0, 1), (1, 0)) if i >= di and j >= dj]
-        if not before:
-            whole[i, j] = highest[i, j]
-            continue
-        fewest = min(steps[cell] for cell in before)
-        steps[i, j] = fewest + 1
-        time = max(
-            held(whole[cell], limits[cell], limits[i, j])
-            for cell in before
-            if steps[cell] == fewest
-        )
-        lowest = max(whole[cell] for cell in before)
-        whole[i, j] = min(max(time, lowest), highest[i, j])
-    return whole

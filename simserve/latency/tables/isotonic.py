@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 
 # Alternating passes over a grid converge quickly; what is left is settled by a running maximum.
 _PASSES = 40
+# A pass that moves no cell by more than this share ends them: far below what a clock resolves.
+_SETTLED = 1e-6
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
@@ -34,29 +36,38 @@ def isotonic(values: Sequence[float]) -> list[float]:
 
 
 def isotonic_grid(values: Floats) -> Floats:
-    """Return ``values`` (``float64[rows, columns]``, NaN where not measured) made monotone.
+    """Return ``values`` (of any number of axes, NaN where not measured) made monotone.
 
-    Along both axes: rows and columns are fitted in turn until nothing moves.
+    Along all axes: the lines of each are fitted in turn until nothing moves.
     """
     grid = values.copy()
     measured = ~np.isnan(grid)
     for _ in range(_PASSES):
         before = grid.copy()
-        for view, mask in ((grid, measured), (grid.T, measured.T)):
-            for line, known in zip(view, mask, strict=True):
-                line[known] = isotonic(line[known].tolist())
-        if np.array_equal(before, grid, equal_nan=True):
+        for axis in reversed(range(grid.ndim)):
+            _fit_lines(np.moveaxis(grid, axis, -1), np.moveaxis(measured, axis, -1))
+        if np.allclose(before, grid, rtol=_SETTLED, atol=0.0, equal_nan=True):
             break
     highest = dominated_maximum(np.where(measured, grid, -np.inf))
     return np.where(measured, highest, np.nan)
 
 
+def _fit_lines(grid: Floats, measured: npt.NDArray[np.bool_]) -> None:
+    """Fit the lines along the last axis, in place; those that never fall are left alone."""
+    highest = np.maximum.accumulate(np.where(measured, grid, -np.inf), axis=-1)
+    falling = (measured & (grid < highest)).any(axis=-1)
+    for place in zip(*np.nonzero(falling), strict=True):
+        known = measured[place]
+        grid[place][known] = isotonic(grid[place][known].tolist())
+
+
 def dominated_maximum(grid: Floats) -> Floats:
-    """Return for every cell the maximum over all cells that are no larger on either axis."""
-    return np.maximum.accumulate(np.maximum.accumulate(grid, axis=0), axis=1)
+    """Return for every cell the maximum over all cells that are no larger on any axis."""
+    for axis in range(grid.ndim):
+        grid = np.maximum.accumulate(grid, axis=axis)
+    return grid
 
 
 def dominating_minimum(grid: Floats) -> Floats:
-    """Return for every cell the minimum over all cells that are no smaller on either axis."""
-    reverse = grid[::-1, ::-1]
-    return np.minimum.accumulate(np.minimum.accumulate(reverse, axis=0), axis=1)[::-1, ::-1]
+    """Return for every cell the minimum over all cells that are no smaller on any axis."""
+    return -np.flip(dominated_maximum(-np.flip(grid)))

@@ -37,10 +37,11 @@ class Heads:
 class AttentionLimit:
     """Lower bounds of the attention of one layer; KV of ``kv_bytes`` per value."""
 
-    __slots__ = ("context_s", "kv_read_s", "pair_s", "query_s")
+    __slots__ = ("context_s", "heads", "kv_read_s", "pair_s", "query_s")
 
     def __init__(self, heads: Heads, kv_bytes: float, gpu: GpuSpec) -> None:
         bytes_per_s = gpu.hbm_bytes_per_s
+        self.heads = heads
         self.pair_s = _ATTENTION_FLOPS * heads.queries * heads.size / flops_per_s(gpu, SIXTEEN_BITS)
         self.kv_read_s = 2 * heads.keys * heads.size * kv_bytes / bytes_per_s
         self.query_s = 2 * heads.queries * heads.size * ACTIVATION_BYTES / bytes_per_s
@@ -52,9 +53,19 @@ class AttentionLimit:
 
     def chunk_s(self, new: float, past: float) -> float:
         """Return the bound for a chunk of ``new`` tokens on top of ``past``."""
+        return max(self.chunk_shares_s(new, past))
+
+    def chunk_shares_s(self, new: float, past: float) -> tuple[float, float]:
+        """Return what a chunk computes and what it moves, each as its bound."""
         compute_s = new * (past + 0.5 * (new + 1)) * self.pair_s
         memory_s = (past + new) * self.kv_read_s + new * self.query_s
-        return max(compute_s, memory_s)
+        return compute_s, memory_s
+
+    def mixed_s(self, decodes: float, context: float, past: float, new: float) -> float:
+        """Return the bound for a chunk and decodes of ``context`` tokens each, in one call."""
+        compute_s, memory_s = self.chunk_shares_s(new, past)
+        tokens = decodes * context
+        return max(compute_s + tokens * self.pair_s, memory_s + tokens * self.kv_read_s)
 
 
 def gemm_limit(

@@ -10,7 +10,13 @@ from typing import Any
 
 from simserve.errors import InputError, unknown_name
 from simserve.inputs.data_files import data_dir, normal_name
-from simserve.inputs.sourced import Provenance, read_provenance, refuse_unknown_keys
+from simserve.inputs.sourced import (
+    Provenance,
+    read_provenance,
+    read_sourced,
+    refuse_unknown_keys,
+)
+from simserve.inputs.units import parse_quantity
 from simserve.inputs.yaml_reader import read_yaml
 from simserve.latency.tables.csv_file import Table, read_table
 from simserve.latency.tables.host_file import HostTerms, read_host
@@ -19,6 +25,10 @@ from simserve.latency.tables.schema import KEYS, NOT_READ, SCHEMA
 HEAD = "profile.yaml"
 _HOST = "host.yaml"
 # Facts about the measuring, kept as they stand; nothing is priced from them.
+_MIXED = "mixed_added_frac"
+# The time of a mixed attention call without rows: the sum of its parts, unless the profile
+# says otherwise.
+_SUM_OF_PARTS = 1.0
 _FACTS = ("software", "ceilings", "run", "quality", "missing", "licence_notes", "notes")
 _KEYS = (
     "schema",
@@ -31,6 +41,7 @@ _KEYS = (
     "use",
     "tables",
     "provenance",
+    _MIXED,
     *_FACTS,
 )
 
@@ -41,7 +52,9 @@ class Profile:
 
     ``model`` and ``tp`` are set if the profile holds for them alone. ``use`` names, per table,
     the backend to price from where a table has several. ``origins`` has the provenance of
-    every table. ``digest`` is the SHA-256 of all files.
+    every table. ``mixed_added_frac`` is the share of the smaller part, decodes or chunks, that
+    attention of a mixed step without rows adds to the larger. ``digest`` is the SHA-256
+    of all files.
     """
 
     name: str
@@ -55,6 +68,7 @@ class Profile:
     tables: Mapping[str, Table]
     origins: Mapping[str, Provenance]
     host: HostTerms | None
+    mixed_added_frac: float
     facts: Mapping[str, Any]
     digest: str
 
@@ -110,9 +124,20 @@ def read_profile(folder: Path) -> Profile:
         tables=tables,
         origins=_origins(_mapping(entry, "provenance", where), tables, provenance, where),
         host=host,
+        mixed_added_frac=read_sourced(entry[_MIXED], where, _MIXED, _parse_frac).value
+        if _MIXED in entry
+        else _SUM_OF_PARTS,
         facts={key: entry[key] for key in _FACTS if key in entry},
         digest=_digest(folder),
     )
+
+
+def _parse_frac(value: object) -> float:
+    allowed = "a number from 0 (the smaller part costs nothing) to 1 (the sum of the parts)"
+    number = parse_quantity(value, {}, allowed)
+    if not 0 <= number <= 1:
+        raise ValueError(allowed)
+    return number
 
 
 def _csv_files(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from simserve.latency.tables.composition import compose
 from simserve.latency.tables.gemms import Operator
 from simserve.latency.tables.host_time import host_time
 from simserve.latency.tables.lines import Lines, at_least, total
+from simserve.latency.tables.mixed_steps import DECODE, PREFILL, MixedAttention
 from simserve.latency.tables.profile import Profile
 from simserve.latency.tables.selection import Setting, check_match
 from simserve.records.clock import to_ps
@@ -47,9 +48,9 @@ class TableModel:
         "_chunk_s",
         "_decode_pieces",
         "_decode_steps",
-        "_decodes",
         "_eager",
         "_graph",
+        "_mixed",
         "_mixed_factor",
         "_operators",
         "_prefill_factor",
@@ -84,7 +85,9 @@ class TableModel:
         self._chunk_s = operators.chunks[0].seconds
         if len(operators.chunks) > 1:
             self._chunk_s = self._chunks_s
-        self._decodes = _Tabulated(lambda batch: self._attention(batch, batch))
+        groups = list(zip(operators.decodes, operators.chunks, operators.mixed, strict=True))
+        added_frac = profile.mixed_added_frac
+        self._mixed = _Tabulated(lambda decodes: MixedAttention(decodes, groups, added_frac))
         self._decode_steps = _Tabulated(self._decode_step)
         self._decode_pieces: dict[int, _Pieces] = {}
         self.anchors: dict[str, Anchor] = {}
@@ -109,16 +112,16 @@ class TableModel:
         if not prefill:
             return self._decode_steps[decodes].seconds(context_tokens)
         chunk_s = self._chunk_s
-        tokens, gpu_s = decodes, 0.0
-        for new, past in prefill:
+        tokens, seqs = decodes, decodes + len(prefill)
+        for new, _ in prefill:
             tokens += new
-            gpu_s += chunk_s(new, past)
-        seqs = decodes + len(prefill)
-        gpu_s += self._by_tokens[tokens] + self._by_seqs[seqs]
+        gpu_s = self._by_tokens[tokens] + self._by_seqs[seqs]
         if decodes:
-            gpu_s += self._decodes[decodes].seconds(context_tokens)
+            gpu_s += self._mixed[decodes].seconds(context_tokens, prefill)
             gpu_s *= self._mixed_factor
         else:
+            for new, past in prefill:
+                gpu_s += chunk_s(new, past)
             gpu_s *= self._prefill_factor
         floor_s, floor_seq_s, floor_token_s, added_s, seq_s, token_s = self._eager
         new_tokens = tokens - decodes
@@ -160,12 +163,16 @@ class TableModel:
             factor = self._mixed_factor
         answers = [(name, one(tokens)) for name, one in operators.by_tokens]
         answers += [(name, one(shape.seqs)) for name, one in operators.by_seqs]
-        if decodes:
+        if decodes and shape.prefill:
+            mixed = self._mixed[decodes]
+            answers += mixed.answers(shape.decode_context_tokens, shape.prefill)
+        elif decodes:
             for attention in operators.decodes:
                 lines = attention.decode_lines(decodes, padded)
-                answers.append(("attn_decode", lines.answer(shape.decode_context_tokens)))
-        for chunk in shape.prefill:
-            answers += [("attn_prefill", one.answer(*chunk)) for one in operators.chunks]
+                answers.append((DECODE, lines.answer(shape.decode_context_tokens)))
+        else:
+            for chunk in shape.prefill:
+                answers += [(PREFILL, one.answer(*chunk)) for one in operators.chunks]
         return [Part(name, factor * seconds, source) for name, (seconds, source) in answers]
 
     def _factor(self, regime: str) -> float:

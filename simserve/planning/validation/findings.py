@@ -12,17 +12,21 @@ FloatArray = npt.NDArray[np.float64]
 Numbers = Sequence[float] | FloatArray
 
 PERCENT = 100.0
-_P90 = 90
+_P90, _NEAR_PCT = 90, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One comparison. Errors are in percent, a bar bounds the size of ``error_pct``."""
+    """One comparison. Errors are in percent, a bar bounds the size of ``error_pct``.
+
+    ``within_5_pct`` is the share, in percent, of the points whose own error is at most 5 %.
+    """
 
     what: str
     measure: str
     error_pct: float
     p90_pct: float | None = None
+    within_5_pct: float | None = None
     points: int
     bar_pct: float | None = None
     bar_source: str = ""
@@ -49,6 +53,16 @@ def signed_pct(predicted: Numbers, measured: Numbers) -> FloatArray:
     return np.asarray((np.asarray(predicted, dtype=np.float64) / truth - 1.0) * PERCENT)
 
 
+def high_percentile(errors_pct: Numbers) -> float:
+    """Return the 90th percentile of the errors' sizes."""
+    return float(np.percentile(np.abs(errors_pct), _P90))
+
+
+def within_pct(errors_pct: Numbers) -> float:
+    """Return the share of errors of at most 5 %, in percent."""
+    return float(np.mean(np.abs(errors_pct) <= _NEAR_PCT) * PERCENT)
+
+
 def median_finding(
     what: str, errors_pct: Numbers, bar_pct: float | None = None, bar_source: str = ""
 ) -> Finding:
@@ -58,7 +72,8 @@ def median_finding(
         what=what,
         measure="median size",
         error_pct=float(np.median(sizes)),
-        p90_pct=float(np.percentile(sizes, _P90)),
+        p90_pct=high_percentile(sizes),
+        within_5_pct=within_pct(sizes),
         points=len(sizes),
         bar_pct=bar_pct,
         bar_source=bar_source,

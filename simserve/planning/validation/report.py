@@ -16,9 +16,10 @@ _HEAD = """# Validation
 
 Predictions of simserve beside measurements of real engines on real GPUs, written by
 `simserve validate`. Nothing is fitted to what is compared here. Errors are percent of the
-measurement; a bar bounds the size of the error.
+measurement; a bar bounds the size of the error. "Within 5 %" is the share of the points whose own
+error is no larger, in percent.
 """
-_COLUMNS = ("compared", "measure", "error %", "p90 %", "points", "bar %", "")
+_COLUMNS = ("compared", "measure", "error %", "p90 %", "within 5 %", "points", "bar %", "")
 _DEPLOYMENTS = ("blis_vllm_h100", "inferencex", "trtllm_perf_overview", "llm_inference_bench")
 
 
@@ -68,4 +69,5 @@ def _cells(finding: Finding) -> tuple[str, ...]:
     sign = "+" if "signed" in finding.measure else ""
     p90 = "" if finding.p90_pct is None else f"{finding.p90_pct:.1f}"
     error = f"{finding.error_pct:{sign}.2f}"
-    return finding.what, finding.measure, error, p90, str(finding.points), bar, verdict
+    near = "" if finding.within_5_pct is None else f"{finding.within_5_pct:.0f}"
+    return finding.what, finding.measure, error, p90, near, str(finding.points), bar, verdict

@@ -17,7 +17,16 @@ import numpy as np
 from simserve.engine.simulate import simulate
 from simserve.errors import InputError
 from simserve.inputs.deployment import Deployment, read_deployment
-from simserve.planning.validation.findings import PERCENT, Finding, FloatArray, Section, signed_pct
+from simserve.planning.validation.decode_buckets import bucket_findings
+from simserve.planning.validation.findings import (
+    PERCENT,
+    Finding,
+    FloatArray,
+    Section,
+    high_percentile,
+    signed_pct,
+    within_pct,
+)
 from simserve.planning.validation.measured_files import Row, json_file, json_lines, rows_of
 from simserve.planning.validation.models import layer_candidates
 from simserve.records.clock import PS_PER_S, to_ps
@@ -31,7 +40,6 @@ _METRICS = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "Latency"}
 _NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "E2E"}
 _BLOCK_TOKENS = 16
 _MS = 1000.0
-_P90 = 90
 _PUBLISHED = "(the published simulator's error)"
 
 
@@ -141,6 +149,8 @@ def _compare(folder: Path, scratch: Path, section: Section) -> None:
                 run.column(key),
                 bars if candidate.is_judged else (None, None),
             )
+        seconds = rows_of(folder / "timeseries.csv")
+        section.findings += bucket_findings(what, seconds, record, candidate.model)
         makespan = float(run.column("last_token_s").max())
         section.notes.append(
             f"{what}: makespan {makespan:.1f} s measured, {record.end_ps / PS_PER_S:.1f} s here, "
@@ -160,15 +170,16 @@ def _metric(
     sizes = np.abs(signed_pct(predicted[has], measured[has]))
     mean_pct = float((predicted[has].mean() / measured[has].mean() - 1.0) * PERCENT)
     figures = (
-        ("of the mean, signed", mean_pct, None),
-        ("per request, mean size", float(sizes.mean()), float(np.percentile(sizes, _P90))),
+        ("of the mean, signed", mean_pct, None, None),
+        ("per request, mean size", float(sizes.mean()), high_percentile(sizes), within_pct(sizes)),
     )
-    for (measure, error_pct, p90_pct), bar in zip(figures, bars, strict=True):
+    for (measure, error_pct, p90_pct, within_5_pct), bar in zip(figures, bars, strict=True):
         yield Finding(
             what=what,
             measure=measure,
             error_pct=error_pct,
             p90_pct=p90_pct,
+            within_5_pct=within_5_pct,
             points=len(sizes),
             bar_pct=bar,
             bar_source="" if bar is None else _PUBLISHED,

@@ -123,4 +123,5 @@ def _fields(path: Path, row: int, line: bytes) -> list[str]:
     try:
         return [field.strip() for field in next(csv.reader((text,), strict=True))]
     except csv.Error as error:
-        raise InputError(str(path), f"row {row}", text, f"a line of CSV ({error})") from None
+        reason = "lines end in CR alone" if "new-line" in str(error) else str(error)
+        raise InputError(str(path), f"row {row}", text, f"a line of CSV ({reason})") from None

@@ -114,5 +114,5 @@ def _block_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
 
 
 def _undetected(path: Path, got: str) -> InputError:
-    allowed = f"{', '.join(FORMATS)} (see 'simserve trace --help'); name it if it is one of these"
+    allowed = f"{', '.join(FORMATS)}; see 'simserve trace --help'"
     return InputError(str(path), None, got, allowed)

@@ -307,4 +307,4 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    return json.dumps(value)  # with escapes for what no terminal can print
+    return json.dumps(value, separators=(",", ":"))

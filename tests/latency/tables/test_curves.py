@@ -146,9 +146,9 @@ def test_grid_is_whole_monotone_and_never_below_its_limit(
     assert (whole >= 1e-9 * np.outer(grid.rows, grid.columns) * (1 - 1e-12)).all()
     assert {
         (row, column)
-        for row, gaps in zip(grid.rows, grid.filled, strict=True)
-        for column, gap in zip(grid.columns, gaps, strict=True)
-        if not gap
+        for row, sources in zip(grid.rows, grid.sources, strict=True)
+        for column, source in zip(grid.columns, sources, strict=True)
+        if source == "exact"
     } == set(points)
 
 
