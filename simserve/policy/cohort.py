@@ -16,6 +16,7 @@ yet, so a block that it fills is published one step later than otherwise.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
 from simserve.policy.limits import SchedulerLimits
@@ -159,7 +160,7 @@ class CohortScheduler(PressureWalk):
         # A block that a running request publishes now could be the one that the head can share.
         return not self._head_is_blocked or self._cohort.seen_count > 0
 
-    def repeat_step(self, most: int) -> array[int]:
+    def repeat_step(self, most: int) -> Sequence[int]:
         """Plan up to ``most`` more steps like the last one; return the blocks that each takes."""
         if self._plan is not self._decode_plan or (self._waiting and self._may_admit()):
             return array("i")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -166,8 +167,11 @@ class _Replica:
             if self.waiting or self.running:
                 self._step()
         rows = _joined(self.rows, options)
+        columns: dict[str, Any] = {
+            name: np.array([row[name] for row in rows], np.int64) for name in COLUMNS
+        }
         return StepLog(
-            **{name: np.array([row[name] for row in rows], np.int64) for name in COLUMNS},
+            **columns,
             new_blocks=np.array(self.new_blocks, np.int32),
             num_blocks=options.num_blocks,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -133,7 +133,7 @@ def test_trials_make_schedulers_preempt_share_and_repeat() -> None:
                 seen.update(["hit"] if any(a.cached_tokens for a in plan.admitted) else [])
             return plan
 
-        def repeat_step(self, most: int) -> list[int]:
+        def repeat_step(self, most: int) -> Sequence[int]:
             taken = super().repeat_step(most)
             seen.update(["repeated"] if taken else [])
             return taken
