@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,8 +112,14 @@ def _simulate(choice: given.ScenarioChoice, *, check: bool) -> Result:
 
     scenario = choice.load()
     given.say_notes(scenario)
+    begun_s = time.process_time()
     with progress("simulating") as on_progress:
-        return run_scenario.run(scenario, check=check, on_progress=on_progress)
+        result = run_scenario.run(scenario, check=check, on_progress=on_progress)
+    if check:
+        spent_s = time.process_time() - begun_s
+        steps = sum(log.total_steps for log in result.record.steps)
+        typer.echo(f"simserve: every law held on {steps:,} steps ({spent_s:.2f} CPU-s)", err=True)
+    return result
 
 
 def _save(
