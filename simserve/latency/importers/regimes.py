@@ -1,6 +1,7 @@
 """Which regime a decode was measured in: FlashAttention-2 splits the KV of small batches only.
 
-Only where no chunk is in the call: a mixed call has one regime, without a name. The rule is that of ``latency.tables.attention_rows``; it takes the GPU's multiprocessors.
+A call with a prefill chunk has one regime, without a name: there KV is never split. The rule is
+that of ``latency.tables.attention_rows``; it takes the GPU's multiprocessors.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ A surface over the new tokens and the past of the chunk, the number of decodes a
 context. It is cleaned like every table: monotone along all four, no shorter than the datasheet
 allows, holes between rows interpolated. Between rows time is linear in the raw sizes, its
 square root in the new tokens. Pure calls are another regime: a kernel may split the KV of
-decodes only where no chunk is in the call (FlashAttention-2), so that one of mixed rows is
-0.4-3 times as long as its parts alone.
+decodes only where no chunk is in the call (FlashAttention-2's mha_varlen_fwd), so that a mixed
+call can take several times as long as its parts one after the other.
 
-Beyond the last rows: of decodes the utilisation is held; each context token costs what it does
-on average in the last row, beside the smallest chunk; a chunk adds what the limit adds, at the
+Beyond the last rows: each decode, and each context token, costs what it does on average in the
+last row, beside the smallest chunk; a chunk adds what the limit adds, at the
 utilisation of the largest chunk beside the shortest decodes. Before the first row its time is
 held.
 """
@@ -34,7 +34,7 @@ from simserve.latency.tables.attention_rows import (
 )
 from simserve.latency.tables.curve import LEAST_UTILISATION, is_raised
 from simserve.latency.tables.holes import fill_between, fill_beyond
-from simserve.latency.tables.isotonic import Floats, dominated_maximum, isotonic_grid
+from simserve.latency.tables.isotonic import Floats, isotonic_grid
 from simserve.latency.tables.limits import AttentionLimit
 from simserve.latency.tables.selection import Setting
 
@@ -110,12 +110,8 @@ class MixedSurfaces:
         times = surface.times[above]
         source = EXACT
         if decodes > batches[-1]:
-            first, here = (
-                _limits(((one,), *surface.axes[1:]), self.limit)[0]
-                for one in (batches[-1], decodes)
-            )
-            used = np.clip(first / times, LEAST_UTILISATION, 1.0)
-            times = dominated_maximum(np.maximum(times, here / used))
+            share = decodes / batches[-1] - 1
+            times = times + share * times[:, :1, :1]
             source = EXTRAP
         elif decodes < batches[0]:
             source = EXTRAP
@@ -180,7 +176,7 @@ class ChunkBeside:
         # planes[context][past][new]: the square roots of seconds.
         self._planes: list[list[list[float]]] = np.sqrt(np.pad(times, more, mode="edge")).tolist()
 
-    def seconds(self, context: float, new: int, past: int) -> float:
+    def seconds(self, context: float, new: float, past: float) -> float:
         """Return the seconds with ``new`` tokens on ``past``; ``context`` is the decodes' mean."""
         contexts, pasts, news = self._contexts, self._pasts, self._news
         last = self._last
@@ -214,7 +210,7 @@ class ChunkBeside:
         high += (root * root - high) * on_past
         return low + (high - low) * ((context - contexts[k]) * of_context[k])
 
-    def source(self, context: float, new: int, past: int) -> str:
+    def source(self, context: float, new: float, past: float) -> str:
         """Return where the seconds come from."""
         if self._source == TRANSFER:
             return TRANSFER
@@ -228,7 +224,7 @@ class ChunkBeside:
         between = EXACT if len(corners) == 1 else INTERP
         return functools.reduce(worse, corners, worse(self._source, between))
 
-    def _beyond(self, context: float, new: int, past: int) -> float:
+    def _beyond(self, context: float, new: float, past: float) -> float:
         edge = min(context, self._last[0]), min(new, self._last[2]), min(past, self._last[1])
         limit = self._owner.limit
         shares = zip(limit.chunk_shares_s(new, past), limit.chunk_shares_s(*edge[1:]), strict=True)

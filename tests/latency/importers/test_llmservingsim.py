@@ -100,6 +100,12 @@ def test_the_head_names_gpu_engine_files_and_licence(tmp_path: Path) -> None:
     assert "MIT" in profile.facts["licence_notes"][0]
 
 
+def test_decodes_have_a_regime_alone_and_none_beside_a_chunk(tmp_path: Path) -> None:
+    tables = imported(tmp_path).tables
+    assert {row.text("regime") for row in tables["attn_decode"].rows} == {"split"}
+    assert {row.text("regime") for row in tables["attn_mixed"].rows} == {""}
+
+
 def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
     report = import_profile(source(tmp_path / "in", skew=""), tmp_path / "out", "2026-11-20")
     assert any(one.startswith("skew: ") for one in report.missing)

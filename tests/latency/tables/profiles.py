@@ -32,6 +32,7 @@ CONTEXTS = [128 << shift for shift in range(11)]
 MOST_DECODE_TOKENS = 1 << 20
 NEWS = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
 PASTS = [0, 1024, 4096, 16_384, 65_536]
+MIXED_BATCHES, MIXED_CONTEXTS = [1, 16, 256], [128, 4096, 131_072]
 DATE = "2026-11-20"
 
 Row = Mapping[str, Any]
@@ -136,6 +137,27 @@ def prefill_rows(model: ModelSpec, tp: int, noise: Noise | None = None) -> list[
     ]
 
 
+def mixed_rows(model: ModelSpec, tp: int, noise: Noise | None = None, **more: Any) -> list[Row]:
+    cost = attention_costs(model, H100, tp)[0]
+    return [
+        {
+            **heads(model, tp),
+            "q": q,
+            "past": past,
+            "n_dec": batch,
+            "ctx": ctx,
+            **more,
+            "us_p50": us(
+                (cost.chunk_s(q, past) + batch * ctx * cost.context_s) / model.layers, noise
+            ),
+        }
+        for q in NEWS
+        for past in PASTS
+        for batch in MIXED_BATCHES
+        for ctx in MIXED_CONTEXTS
+    ]
+
+
 def comm_rows(tp: int, noise: Noise | None = None) -> list[Row]:
     share = {name: one.value for name, one in H100.efficiency.items()}
     rate = H100.link_bytes_per_s * share["link_efficiency"]
@@ -155,6 +177,7 @@ def tables_of(model: ModelSpec, tp: int, noise: Noise | None = None) -> dict[str
         "gemm": gemm_rows(model, tp, noise),
         "attn_decode": decode_rows(model, tp, noise),
         "attn_prefill": prefill_rows(model, tp, noise),
+        "attn_mixed": mixed_rows(model, tp, noise),
     }
     if tp > 1:
         tables["comm"] = comm_rows(tp, noise)

@@ -36,7 +36,7 @@ def test_a_made_up_profile_says_that_it_is_assumed(tmp_path: Path) -> None:
     assert {one.kind for one in profile.origins.values()} == {"assumed"}
     assert profile.name == "mine"
     assert profile.gpu == H100.name
-    assert set(profile.tables) == {"gemm", "attn_decode", "attn_prefill"}
+    assert set(profile.tables) == {"gemm", "attn_decode", "attn_prefill", "attn_mixed"}
     assert profile.host is not None
     assert profile.host.host_step.value == pytest.approx(150e-6)
     assert profile.host.decode_graph_sizes[:4] == (1, 2, 4, 8)

@@ -132,10 +132,14 @@ def test_unmeasured_heads_take_the_utilisation_of_the_nearest() -> None:
     tables["gemm"] = gemm_rows(LLAMA_8B, 2)
     lent = TableModel(profile_of(tables), LLAMA_8B, H100, 2)
     whole = TableModel(roofline_profile("llama-3.1-8b", 2), LLAMA_8B, H100, 2)
-    shape = StepShape(64, 64 * 3000, (PrefillChunk(1000, 1000),))
-    parts = {part.operator: part for part in lent.parts(shape)}
-    exact = {part.operator: part for part in whole.parts(shape)}
-    for name in ("attn_decode", "attn_prefill"):
+    chunks = (PrefillChunk(1000, 1000),)
+    for name, shape in (
+        ("attn_decode", StepShape(64, 64 * 3000)),
+        ("attn_prefill", StepShape(0, 0, chunks)),
+        ("attn_mixed", StepShape(64, 64 * 3000, chunks)),
+    ):
+        parts = {part.operator: part for part in lent.parts(shape)}
+        exact = {part.operator: part for part in whole.parts(shape)}
         assert parts[name].source == "transfer"
         assert parts[name].seconds == pytest.approx(exact[name].seconds, rel=1e-6)
 

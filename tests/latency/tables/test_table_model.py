@@ -193,6 +193,7 @@ def test_a_table_that_is_missing_is_answered_by_the_roofline_and_says_so() -> No
         "gemm": ("qkv", "lm_head"),
         "attn_decode": ("decode attention",),
         "attn_prefill": ("prefill attention",),
+        "attn_mixed": ("attention of mixed steps (the longer part and the shorter)",),
         "comm": ("all_reduce", "all_gather"),
     }
     for name, operators in names.items():
