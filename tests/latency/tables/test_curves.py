@@ -64,8 +64,8 @@ def test_curve_is_exact_on_its_cleaned_rows(curve: Curve) -> None:
 @given(curves(), st.integers(1, 40_000), st.integers(0, 20_000))
 def test_curve_is_monotone_and_never_below_its_limit(curve: Curve, size: int, more: int) -> None:
     assert curve.seconds(size + more) >= curve.seconds(size) * (1 - 1e-12)
-    assert curve.seconds(size) >= limit(size)
-    assert curve.seconds(size) >= curve.times[0]
+    assert curve.seconds(size) >= limit(size) * (1 - 1e-12)  # rounding
+    assert curve.seconds(size) >= curve.times[0] * (1 - 1e-12)
 
 
 @given(curves())
@@ -96,7 +96,7 @@ def test_utilisation_is_held_beyond_the_last_row_within_its_bounds() -> None:
 def test_transferred_curve_obeys_the_same_laws(curve: Curve, size: int, more: int) -> None:
     other = transferred((200, 100), lambda size: 2 * limit(size), {(100, 100): curve})
     assert other.seconds(size + more) >= other.seconds(size) * (1 - 1e-12)
-    assert other.seconds(size) >= 2 * limit(size)
+    assert other.seconds(size) >= 2 * limit(size) * (1 - 1e-12)
     assert other.answer(size).source == "transfer"
 
 
@@ -141,8 +141,8 @@ def test_grid_is_whole_monotone_and_never_below_its_limit(
     grid = build_grid(points, lambda row, column: 1e-9 * row * column, (1000,), (20_000, 40_000))
     whole = np.array(grid.times)
     assert np.isfinite(whole).all()
-    assert (np.diff(whole, axis=0) >= 0).all()
-    assert (np.diff(whole, axis=1) >= 0).all()
+    assert (np.diff(whole, axis=0) >= -1e-12 * whole[1:]).all()
+    assert (np.diff(whole, axis=1) >= -1e-12 * whole[:, 1:]).all()
     assert (whole >= 1e-9 * np.outer(grid.rows, grid.columns) * (1 - 1e-12)).all()
     assert {
         (row, column)

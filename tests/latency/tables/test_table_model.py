@@ -167,8 +167,10 @@ def test_tables_made_from_the_roofline_give_the_roofline_back(
     # GEMMs bend at the ridge: between rows a line lies above them.
     assert table.step_s(decodes) == pytest.approx(roofline.step_s(decodes), rel=0.025)
     # Between rows √time of chunks with a long past bends: a line lies below, by up to 3 %.
-    assert table.step_s(decodes._replace(prefill=shape.prefill)) == pytest.approx(
-        roofline.step_s(decodes._replace(prefill=shape.prefill)), rel=0.04
+    # Beyond the last row utilisation is held, and nothing is promised but the laws above.
+    inside = tuple(PrefillChunk(new, min(past, PASTS[-1])) for new, past in shape.prefill)
+    assert table.step_s(decodes._replace(prefill=inside)) == pytest.approx(
+        roofline.step_s(decodes._replace(prefill=inside)), rel=0.04
     )
 
 
