@@ -1,10 +1,18 @@
-"""A scenario that is simulated in milliseconds."""
+"""What many tests share: a scenario that is simulated in milliseconds, and how to draw at random."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Where CI is set, the same examples every time: a change is judged by what it changed.
+# Elsewhere every run explores, and prints how to repeat what it found.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 SMALL = """\
 name: small
