@@ -1,4 +1,4 @@
-"""What many tests share: a scenario that is simulated in milliseconds, and how to draw at random."""
+"""What many tests share: a scenario simulated in milliseconds, and how to draw at random."""
 
 from __future__ import annotations
 
