@@ -16,7 +16,7 @@ import simpy
 from simserve.engine.deliveries import NOBODY, Deliveries
 from simserve.engine.flight import Flight
 from simserve.engine.ledger import RequestLedger
-from simserve.engine.pricing import Pricing, steps_to_reach
+from simserve.engine.pricing import Pricing, steps_to_reach, stretch_ps
 from simserve.engine.step_writer import StepWriter, pack_row
 from simserve.errors import SimserveError
 from simserve.policy.router import ReplicaView
@@ -227,7 +227,7 @@ class Replica:
         self.writer.new_blocks.extend(more_blocks)
         self._steps += more
         flight.steps += more
-        flight.last_start_ps += more * duration_ps + growth_ps * (more * (more - 1) // 2)
+        flight.last_start_ps += stretch_ps(more, duration_ps, growth_ps)
         flight.end_ps = flight.last_start_ps + duration_ps + more * growth_ps
         if left and more:
             free = self.scheduler.free_blocks + sum(more_blocks)

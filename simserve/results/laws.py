@@ -4,32 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from simserve.records.clock import NEVER_PS, PS_PER_S
 from simserve.records.requests import IntArray
-from simserve.records.run_record import REJECTED, RunRecord
+from simserve.records.run_record import RunRecord
 from simserve.results.token_times import count_tokens, step_clock
-
-
-def littles_law_gap(record: RunRecord) -> float:
-    """Return how far Little's law is off: (L - lambda W) / L, 0 up to rounding.
-
-    L, the time-average number in the system, is integrated over the ordered arrivals and
-    departures; lambda W is the sum of the times that single requests spent, over the same
-    time. Rejected requests spend none; unfinished ones stay until the end.
-    """
-    served = record.outcomes.status != REJECTED
-    arrival_ps = record.requests.arrival_ps[served]
-    if not len(arrival_ps):
-        return 0.0
-    finish_ps = record.outcomes.finish_ps[served]
-    finish_ps = np.where(finish_ps == NEVER_PS, record.end_ps, finish_ps)
-    time_ps = np.concatenate([arrival_ps, finish_ps])
-    change = np.repeat(np.array([1, -1]), len(arrival_ps))
-    order = np.argsort(time_ps, kind="stable")
-    inside = np.cumsum(change[order])[:-1]
-    area_s = float(np.dot(inside.astype(np.float64), np.diff(time_ps[order]) / PS_PER_S))
-    spent_s = float(((finish_ps - arrival_ps) / PS_PER_S).sum())
-    return (area_s - spent_s) / spent_s if spent_s else area_s
 
 
 def decode_count_gap(record: RunRecord) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from simserve.records.clock import PS_PER_S
 from simserve.records.requests import RequestTable
 from simserve.records.run_record import FINISHED, RunRecord
 from simserve.records.step import StepShape
-from simserve.results.laws import littles_law_gap
+from simserve.results.law_terms import Limits
+from simserve.results.record_laws import broken_laws
 from tests.policy.scenarios import cases
 from tests.policy.test_cohort_equals_plain import THOROUGH, assert_same_run
 
@@ -46,6 +48,17 @@ def serve(
     return Cluster(
         requests, limits, CohortScheduler, step_time, router or RoundRobin(), replicas
     ).run()
+
+
+def law_limits(limits: SchedulerLimits) -> Limits:
+    """Return what the laws of a record must know of a scheduler's limits."""
+    return Limits(
+        max_running=limits.max_running,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        max_model_len=limits.max_model_len,
+        usable_blocks=limits.usable_blocks,
+        scheduled_ahead=limits.async_scheduling,
+    )
 
 
 def poisson(
@@ -90,9 +103,17 @@ def test_one_slot_follows_lindley_exactly() -> None:
 
 @THOROUGH
 @given(cases())
-def test_littles_law_holds_in_every_run(case: Case) -> None:
+def test_littles_law_and_every_other_law_of_a_record_hold_in_every_run(case: Case) -> None:
     run = serve(case.requests, case.limits, case.step_time)
-    assert littles_law_gap(run) == pytest.approx(0, abs=1e-9)
+    assert broken_laws(run, law_limits(case.limits)) == []
+
+
+def test_littles_law_is_broken_by_steps_that_count_somebody_else() -> None:
+    run = serve(poisson(300, 100.0, seed=7))
+    log = run.steps[0]
+    miscounted = replace(run, steps=(replace(log, waiting=log.waiting + 50),))
+    broken = [law.law for law in broken_laws(miscounted, law_limits(MANY_SLOTS))]
+    assert "littles-law" in broken
 
 
 @THOROUGH
@@ -159,7 +180,7 @@ def test_every_router_serves_everything_on_several_replicas(name: str) -> None:
     run = serve(table, router=ROUTERS[name](), replicas=3)
     assert (run.outcomes.status == FINISHED).all()
     assert set(run.outcomes.replica.tolist()) == {0, 1, 2}
-    assert littles_law_gap(run) == pytest.approx(0, abs=1e-9)
+    assert broken_laws(run, law_limits(MANY_SLOTS)) == []
 
 
 def test_round_robin_splits_a_run_into_runs_of_their_own() -> None:

@@ -15,9 +15,12 @@ from simserve.planning.validation.steps import step_section
 _HEAD = """# Validation
 
 Predictions of simserve beside measurements of real engines on real GPUs, written by
-`simserve validate`. Nothing is fitted to what is compared here. Errors are percent of the
-measurement; a bar bounds the size of the error. "Within 5 %" is the share of the points whose own
-error is no larger, in percent.
+`simserve validate`. No number is fitted to what is compared here. Two rules were chosen with
+the two recorded runs in view, though: how a step is priced that mixes a chunk with decodes, and
+that decode steps are compared by their median.
+
+Errors are percent of the measurement; a bar bounds the size of the error. "Within 5 %" is the
+share of the points whose own error is no larger, in percent.
 """
 _COLUMNS = ("compared", "measure", "error %", "p90 %", "within 5 %", "points", "bar %", "")
 _DEPLOYMENTS = ("blis_vllm_h100", "inferencex", "trtllm_perf_overview", "llm_inference_bench")
