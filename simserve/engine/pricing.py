@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from math import isfinite
 
+import numpy as np
+
 from simserve.errors import SimserveError
 from simserve.latency.model import (
     DecodeLine,
     LinearDecodeModel,
     StepLatencyModel,
+    UnevenDecodeModel,
 )
 from simserve.policy.scheduler import StepPlan
 from simserve.records.clock import PS_PER_S
@@ -24,6 +27,9 @@ class Pricing:
         self._step_s = model.step_s
         self._decode_line = model.decode_line if isinstance(model, LinearDecodeModel) else None
         self._lines: dict[int, DecodeLine] = {}
+        self._uneven_line = None
+        if isinstance(model, UnevenDecodeModel) and model.reads_contexts:
+            self._uneven_line = model.uneven_decode_line
 
     def decode_line(self, slots: int, context_tokens: int) -> DecodeLine:
         """Return a line on which decode-only steps of ``slots`` sequences lie, from here on.
@@ -38,10 +44,22 @@ class Pricing:
             line = self._lines[slots] = self._decode_line(slots, context_tokens)
         return line
 
-    def step_ps(self, plan: StepPlan) -> int:
-        """Return the duration of a step with prefill."""
+    @property
+    def reads_contexts(self) -> bool:
+        """Whether the model wants the context of every decoding sequence."""
+        return self._uneven_line is not None
+
+    def uneven_line(self, slots: int, contexts: list[int]) -> DecodeLine:
+        """Return the line of decode-only steps for a model that reads every context."""
+        if self._uneven_line is None:
+            raise SimserveError("latency model: it does not read contexts")
+        return self._uneven_line(slots, np.array(contexts, dtype=np.int64))
+
+    def step_ps(self, plan: StepPlan, contexts: list[int] | None = None) -> int:
+        """Return the duration of a step with prefill; ``contexts`` if the model reads them."""
         chunks = tuple([_new(PrefillChunk, chunk[1:]) for chunk in plan.prefill])
-        shape = _new(StepShape, (plan.decode_slots, plan.decode_context_tokens, chunks))
+        each = None if contexts is None else np.array(contexts, dtype=np.int64)
+        shape = _new(StepShape, (plan.decode_slots, plan.decode_context_tokens, chunks, each))
         return self._to_ps(self._step_s(shape))
 
     def _to_ps(self, seconds: float) -> int:

@@ -87,6 +87,7 @@ class Replica:
         self._deliveries = Deliveries(ledger)
         self._steps = 0  # steps planned so far
         self._idle: simpy.Event | None = None
+        self._contexts = _contexts_of(scheduler) if pricing.reads_contexts else None
         self._hold: Callable[[list[int]], None] = getattr(scheduler, "hold", _hold_nothing)
 
     def view(self) -> ReplicaView:
@@ -182,12 +183,16 @@ class Replica:
 
     def _launch(self, plan: StepPlan, planned_ps: int, start_ps: int) -> Flight:
         """Price a planned step."""
+        contexts = None if self._contexts is None else self._contexts()
         if plan.prefill:
-            duration_ps = self._pricing.step_ps(plan)
+            duration_ps = self._pricing.step_ps(plan, contexts)
             flight = Flight(plan, start_ps, duration_ps, 0, self._steps)
         elif plan.decode_seqs:
             context = plan.decode_context_tokens
-            line = self._pricing.decode_line(plan.decode_slots, context)
+            if contexts is None:
+                line = self._pricing.decode_line(plan.decode_slots, context)
+            else:
+                line = self._pricing.uneven_line(plan.decode_slots, contexts)
             duration_ps = line[0] + line[1] * context
             flight = Flight(plan, start_ps, duration_ps, line[1] * plan.decode_seqs, self._steps)
             flight.context_limit = line[2]
@@ -310,6 +315,16 @@ class Replica:
 
 def _hold_nothing(requests: list[int]) -> None:
     raise SimserveError("async scheduling needs a scheduler with a method hold()")
+
+
+def _contexts_of(scheduler: Scheduler) -> Callable[[], list[int]]:
+    """Return how to ask for the contexts of the decodes of the last planned step."""
+
+    def one_by_one() -> list[int]:
+        return [entry.past_tokens + 1 for entry in scheduler.last_scheduled() if entry.decode]
+
+    quick: Callable[[], list[int]] = getattr(scheduler, "decode_contexts", one_by_one)
+    return quick
 
 
 def _trigger(env: simpy.Environment, event: simpy.Event, delay_ps: int) -> simpy.Event:

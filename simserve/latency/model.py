@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
+
 from simserve.records.step import StepShape
 
 
@@ -43,4 +46,26 @@ class LinearDecodeModel(StepLatencyModel, Protocol):
 
     def decode_line(self, decode_seqs: int, decode_context_tokens: int) -> DecodeLine:
         """Return the line on which this decode-only step lies."""
+        ...
+
+
+@runtime_checkable
+class UnevenDecodeModel(LinearDecodeModel, Protocol):
+    """A model that can price decodes by the context of each, and says whether it wants to.
+
+    Some attention kernels take as long as their longest block of work, so that the sum of the
+    contexts does not tell how long a step takes. Where ``reads_contexts`` is true the engine
+    prices decode-only steps by ``uneven_decode_line``, and hands ``step_s`` the contexts of
+    the decodes beside a prefill (``StepShape.decode_contexts``).
+    """
+
+    reads_contexts: bool  # False: the engine uses decode_line
+
+    def uneven_decode_line(self, decode_slots: int, contexts: npt.NDArray[np.int64]) -> DecodeLine:
+        """Return the line on which these decodes lie while every context grows by one a step.
+
+        ``contexts`` is ``int64[decode_seqs]``: the context of every decoding sequence in the
+        order of the batch, this step's new token included. The line is in the *summed* context,
+        as that of ``decode_line``, and holds up to its ``context_limit``.
+        """
         ...

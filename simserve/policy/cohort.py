@@ -247,6 +247,20 @@ class CohortScheduler(PressureWalk):
                 entries.append(Scheduled(number, 1, request.offset + self._cohort.clock - 1, True))
         return entries
 
+    def decode_contexts(self) -> list[int]:
+        """Return the context of each decode of the last planned step, in scheduling order."""
+        plan, clock = self._plan, self._cohort.clock
+        if not plan.decode_seqs:
+            return []
+        if plan.only_decodes:
+            return [r.offset + clock for r in self._running.values() if r.decoding]
+        others = {chunk.request for chunk in plan.prefill}.union(plan.skipped)
+        return [
+            request.offset + clock
+            for number, request in self._running.items()
+            if request.decoding and number not in others
+        ]
+
     # -- the cohort
 
     def _tick(self, needed: int) -> None:

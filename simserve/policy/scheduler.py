@@ -127,6 +127,18 @@ class Scheduler(Protocol):
         ...
 
 
+class ContextScheduler(Scheduler, Protocol):
+    """A scheduler that knows the contexts of its decodes more quickly than one by one."""
+
+    def decode_contexts(self) -> list[int]:
+        """Return the context of each decode of the last planned step, in scheduling order.
+
+        The step's own token is included: these are the ``past_tokens + 1`` of the decodes in
+        ``last_scheduled``.
+        """
+        ...
+
+
 class AheadScheduler(Scheduler, Protocol):
     """A scheduler that can plan a step before the tokens of the one before are known."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 
 class PrefillChunk(NamedTuple):
     """``new_tokens`` of one prompt computed on top of ``past_tokens`` already in the KV cache."""
@@ -16,13 +19,15 @@ class StepShape(NamedTuple):
     """What a step computes.
 
     ``decode_context_tokens`` is the sum, over the decoding sequences, of the context each
-    attends to in this step, the new token included. Tuples rather than dataclasses: one is
-    built for every step with a prefill, and tuples cost a third.
+    attends to in this step, the new token included; ``decode_contexts`` is each of them, in
+    the order of the batch, for latency models that ask (``reads_contexts``). Tuples rather than
+    dataclasses: one is built for every step with a prefill, and tuples cost a third.
     """
 
     decode_seqs: int
     decode_context_tokens: int
     prefill: tuple[PrefillChunk, ...] = ()
+    decode_contexts: npt.NDArray[np.int64] | None = None  # int64[decode_seqs]
 
     @property
     def tokens(self) -> int:
