@@ -60,6 +60,8 @@ def in_order_of_arrival(record: RunRecord, arrived_ps: dict[int, int]) -> RunRec
             priority=_taken(requests.priority, order),
             request_id=None if ids is None else tuple(ids[i] for i in order.tolist()),
             notes=requests.notes,
+            give_up_ps=_taken(requests.give_up_ps, order),
+            is_timeout=None if requests.is_timeout is None else requests.is_timeout[order],
         ),
         outcomes=replace(
             outcomes, **{one.name: getattr(outcomes, one.name)[order] for one in fields(outcomes)}

@@ -12,12 +12,13 @@ import simpy
 from simserve.engine.closed_loop import Users, in_order_of_arrival
 from simserve.engine.ledger import RequestLedger
 from simserve.engine.pricing import Pricing
-from simserve.engine.replica import FAR_PS, Replica, StepObserver
+from simserve.engine.replica import Replica, StepObserver
 from simserve.latency.model import StepLatencyModel
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.router import Router
 from simserve.policy.scheduler import RequestView, Scheduler
 from simserve.policy.token_stream import TokenStream
+from simserve.records.clock import FAR_PS
 from simserve.records.requests import RequestTable, SegmentTable
 from simserve.records.run_record import REJECTED, RunRecord
 

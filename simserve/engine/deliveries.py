@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 
 from simserve.engine.flight import Flight
 from simserve.engine.ledger import RequestLedger
-from simserve.records.run_record import FINISHED
+from simserve.records.run_record import ABORTED, FINISHED
 
 NOBODY: list[int] = []
 
@@ -27,6 +27,7 @@ class Deliveries:
         self._finishing: dict[int, list[int]] = {}  # decode step -> requests that it finishes
         self._finish_heap: list[int] = []
         self._gap_since: dict[int, int] = {}  # interrupted request -> step of its last token
+        self._gone: set[int] = set()  # aborted requests
 
     def steps_to_finish(self) -> int:
         """Return in how many decode steps the next request finishes."""
@@ -79,8 +80,24 @@ class Deliveries:
             for request in self._finish_tick:
                 self._gap_since.setdefault(request, last_step - 1)
         for request in plan.prefill_done:
-            self._deliver_prefill(request, end_ps, last_step, finished)
+            if not self._gone or request not in self._gone:
+                self._deliver_prefill(request, end_ps, last_step, finished)
         return finished
+
+    def abort(self, requests: list[int], flight: Flight) -> None:
+        """Let requests go without the token of the flight's last step, which ends now."""
+        ledger = self.ledger
+        delivered = self._ticks
+        if flight.steps > 1:  # all but the last are delivered
+            delivered += flight.steps - 1
+            self._resume_decoding((), flight.first_step)
+        for request in requests:
+            self._gone.add(request)
+            self._gap_since.pop(request, None)
+            ledger.status[request] = ABORTED
+            if request in self._finish_tick:
+                left = self._unset_finish(request) - delivered
+                ledger.generated_tokens[request] = ledger.stop_tokens[request] - left
 
     def _deliver_prefill(self, request: int, end_ps: int, step: int, finished: list[int]) -> None:
         ledger = self.ledger
@@ -125,6 +142,8 @@ class Deliveries:
 
     def _interrupt_skipped(self, skipped: Sequence[int], step: int) -> None:
         for request in skipped:
+            if request in self._gone:
+                continue
             self._set_finish(request, self._unset_finish(request) + 1)
             self._gap_since.setdefault(request, step - 1)
 

@@ -50,6 +50,13 @@ class LawChecker:
         self._account(replica, running)
         self._blocks(replica, running)
 
+    def on_abort(self, replica: Replica, requests: list[int]) -> None:
+        """Let go of requests that their clients gave up."""
+        for request in requests:
+            self._running[replica.number].discard(request)
+            self._preempted.discard(request)
+            self._computed.pop(request, None)
+
     def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
         """Check a delivered step."""
         running = self._running[replica.number]

@@ -29,6 +29,8 @@ class RequestLedger:
         # Generation stops at the asked length or when the context is full.
         stop = np.minimum(requests.output_tokens, max_model_len - requests.prompt_tokens)
         self.stop_tokens: list[int] = stop.tolist()
+        give_up_ps = requests.give_up_ps
+        self.give_up_ps: list[int] | None = None if give_up_ps is None else give_up_ps.tolist()
         self.gap_request = array("q")
         self.gap_previous_step = array("q")
         self.gap_step = array("q")

@@ -15,6 +15,7 @@ import simpy
 
 from simserve.engine.deliveries import NOBODY, Deliveries
 from simserve.engine.flight import Flight
+from simserve.engine.give_ups import GiveUps
 from simserve.engine.ledger import RequestLedger
 from simserve.engine.pricing import Pricing, steps_to_reach, stretch_ps
 from simserve.engine.step_writer import StepWriter, pack_row
@@ -22,9 +23,6 @@ from simserve.errors import SimserveError
 from simserve.policy.router import ReplicaView
 from simserve.policy.scheduler import RepeatingScheduler, RequestView, Scheduler, StepPlan
 from simserve.records.clock import NEVER_PS
-
-FAR_PS = 1 << 62
-"""Later than anything that happens."""
 
 AFTER_ARRIVALS = 2
 """SimPy priority of a step's end: arrivals at the same instant come first (trap: requests
@@ -48,6 +46,10 @@ class StepObserver(Protocol):
 
     def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
         """See a step that was just planned, at ``planned_ps``."""
+        ...
+
+    def on_abort(self, replica: Replica, requests: list[int]) -> None:
+        """See requests go that their clients gave up; ``on_complete`` follows."""
         ...
 
     def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
@@ -88,6 +90,12 @@ class Replica:
         self._steps = 0  # steps planned so far
         self._idle: simpy.Event | None = None
         self._contexts = _contexts_of(scheduler) if pricing.reads_contexts else None
+        self._give_ups = GiveUps.of(ledger)
+        self._drop: Callable[[list[int]], None] = getattr(scheduler, "abort", _drop_nothing)
+        self._gave_up = NOBODY  # when the last step ended
+        # When somebody arrives, the step after the one under way is planned already. Not taken
+        # into a stretch if clients give up: who arrives may be gone when the first one ends.
+        self._planned_past = int(ahead and self._give_ups is None)
         self._hold: Callable[[list[int]], None] = getattr(scheduler, "hold", _hold_nothing)
 
     def view(self) -> ReplicaView:
@@ -98,6 +106,8 @@ class Replica:
         """Hand over an arriving request."""
         self.outstanding += 1
         self.ledger.replica[request.request] = self.number
+        if self._give_ups is not None:
+            self._give_ups.expect(request.request, request.arrival_ps)
         self.scheduler.add(request)
         if self._idle is not None:
             wake, self._idle = self._idle, None
@@ -158,7 +168,7 @@ class Replica:
                 if start_ps >= until_ps:
                     yield self._wait(start_ps)
                     until_ps = self._world.horizon_ps()
-                if self._complete(flight):
+                if self._complete(flight, plan is None):
                     until_ps = self._world.horizon_ps()
                     left = plan.running - scheduler.running if plan is not None else 0
             elif following is None:
@@ -166,7 +176,7 @@ class Replica:
                 self.now_ps = int(self._env.now)
                 until_ps = self._world.horizon_ps()
             if following is not None:
-                if following.plan.only_decodes and start_ps < until_ps:
+                if following.plan.only_decodes and start_ps < until_ps and not self._gave_up:
                     self._extend(following, until_ps, left)
                 self._log(following)
             flight = following
@@ -222,9 +232,13 @@ class Replica:
             most = min(most, room // plan.decode_seqs + 1)
         span_ps = until_ps - flight.start_ps
         if most * (duration_ps + growth_ps * most) > span_ps:
-            reach = steps_to_reach(span_ps, duration_ps, growth_ps) + self._ahead
+            reach = steps_to_reach(span_ps, duration_ps, growth_ps) + self._planned_past
             if reach < most:
                 most = reach
+        if self._give_ups is not None:
+            span_ps = self._give_ups.next_ps() - flight.start_ps
+            if most * (duration_ps + growth_ps * most) > span_ps:
+                most = min(most, steps_to_reach(span_ps, duration_ps, growth_ps))
         if most == 1 or (self._ahead and self.scheduler.waiting != plan.waiting):
             return  # a row has one length of the queue
         more_blocks = self._repeating.repeat_step(most - 1)
@@ -259,23 +273,39 @@ class Replica:
 
     # -- a step ends
 
-    def _complete(self, flight: Flight) -> bool:
-        """Deliver a flight's tokens; return whether anybody got the last one and left."""
+    def _complete(self, flight: Flight, nothing_follows: bool = False) -> bool:
+        """Deliver a flight's tokens; return whether anybody left."""
         plan = flight.plan
         self.now_ps = flight.end_ps
+        gave_up = NOBODY if self._give_ups is None else self._abort(flight)
         finished = self._deliveries.deliver(flight)
         scheduler = self.scheduler
-        if finished:
+        if finished or gave_up or nothing_follows:
             self.outstanding -= len(finished)
             self.finished += len(finished)
             scheduler.complete_step(plan, finished)
-            self.writer.finishes.extend((flight.row, len(finished), scheduler.free_blocks))
-            self._world.on_finish(finished, flight.end_ps)
+            self.writer.finishes.extend(
+                (flight.row, len(finished), len(gave_up), scheduler.free_blocks)
+            )
+            self._world.on_finish(gave_up + finished, flight.end_ps)
         else:
             scheduler.complete_step(plan, NOBODY)
         if self._observer is not None:
             self._observer.on_complete(self, plan, finished)
-        return bool(finished)
+        return bool(finished or gave_up)
+
+    def _abort(self, flight: Flight) -> list[int]:
+        """Drop the requests that clients gave up by the end of a flight; return them."""
+        if self._give_ups is None:
+            return NOBODY
+        gave_up = self._gave_up = self._give_ups.due(flight.end_ps)
+        if gave_up:
+            self.outstanding -= len(gave_up)
+            self._deliveries.abort(gave_up, flight)
+            self._drop(gave_up)
+            if self._observer is not None:
+                self._observer.on_abort(self, gave_up)
+        return gave_up
 
     def _log_mixed(self, plan: StepPlan, row: int) -> None:
         if plan.prefill or plan.preempted:
@@ -315,6 +345,10 @@ class Replica:
 
 def _hold_nothing(requests: list[int]) -> None:
     raise SimserveError("async scheduling needs a scheduler with a method hold()")
+
+
+def _drop_nothing(requests: list[int]) -> None:
+    raise SimserveError("clients that give up need a scheduler with a method abort()")
 
 
 def _contexts_of(scheduler: Scheduler) -> Callable[[], list[int]]:

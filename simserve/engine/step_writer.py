@@ -33,7 +33,7 @@ MIXED_COLUMNS = (
     "hit_tokens",
     "preempted",
 )
-FINISH_COLUMNS = ("finished", "free_blocks_end")
+FINISH_COLUMNS = ("finished", "aborted", "free_blocks_end")
 LEAVER_COLUMNS = ("left", "given_back")
 
 
@@ -60,7 +60,7 @@ class StepWriter:
         columns = {name: rows[i] for i, name in enumerate(ROW_COLUMNS)}
         mixed = _spread(self.mixed, len(MIXED_COLUMNS), self.row_count)
         columns.update(zip(MIXED_COLUMNS, mixed, strict=True))
-        finished, free_blocks_end = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
+        finished, aborted, _ = _spread(self.finishes, len(FINISH_COLUMNS), self.row_count)
         new_blocks = np.array(self.new_blocks, dtype=np.int32)
         if self.scheduled_ahead:
             leavers = _spread(self.leavers, len(LEAVER_COLUMNS), self.row_count)
@@ -68,27 +68,28 @@ class StepWriter:
         return StepLog(
             **columns,
             finished=finished,
-            free_blocks_end=np.where(
-                finished > 0, free_blocks_end, self._free_without_finish(columns, new_blocks)
-            ),
+            aborted=aborted if aborted.any() else None,
+            free_blocks_end=self._free_blocks_end(columns, new_blocks),
             new_blocks=new_blocks,
             num_blocks=self.usable_blocks,
             scheduled_ahead=self.scheduled_ahead,
         )
 
-    def _free_without_finish(
+    def _free_blocks_end(
         self, columns: dict[str, npt.NDArray[np.int64]], new_blocks: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.int64]:
-        """Return the free blocks after each row's output, had nothing been given back."""
+        """Return the free blocks after each row's output: as noted, or nothing was given back."""
         free = columns["free_blocks"]
         if self.scheduled_ahead:  # the next row's first step has taken its blocks by then
-            later = np.zeros_like(free)
-            later[:-1] = free[1:]
-            return later
-        taken = np.concatenate([[0], np.cumsum(new_blocks, dtype=np.int64)])
-        last = np.cumsum(columns["steps"])
-        later = taken[last] - taken[last - columns["steps"] + 1]
-        return np.asarray(free - later, dtype=np.int64)
+            after = np.zeros_like(free)
+            after[:-1] = free[1:]
+        else:
+            taken = np.concatenate([[0], np.cumsum(new_blocks, dtype=np.int64)])
+            last = np.cumsum(columns["steps"])
+            after = free - (taken[last] - taken[last - columns["steps"] + 1])
+        noted = _table(self.finishes, 1 + len(FINISH_COLUMNS))
+        after[noted[0]] = noted[-1]
+        return after
 
 
 def _table(flat: array[int] | npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from simserve.latency.model import UNLIMITED_CONTEXT, DecodeLine
 from simserve.policy.limits import SchedulerLimits
-from simserve.records.clock import PS_PER_NS, PS_PER_S
+from simserve.records.clock import NEVER_PS, PS_PER_NS, PS_PER_S, PsArray
 from simserve.records.requests import RequestTable, SegmentTable
 from simserve.records.step import StepShape
 
@@ -62,6 +62,7 @@ class CaseRequest(NamedTuple):
     output_tokens: int
     output_segment: int | None = None
     priority: int = 0
+    give_up_ns: int | None = None  # after its arrival, if it is not answered by then
 
     @property
     def prompt_tokens(self) -> int:
@@ -90,7 +91,15 @@ def table_of(rows: Sequence[CaseRequest]) -> RequestTable:
         output_segment=_ints(outputs),
         priority=_ints([row.priority for row in rows]),
         request_id=tuple(row.request_id for row in rows),
+        give_up_ps=_give_up_ps(rows),
     )
+
+
+def _give_up_ps(rows: Sequence[CaseRequest]) -> PsArray | None:
+    if all(row.give_up_ns is None for row in rows):
+        return None
+    patience = [NEVER_PS if r.give_up_ns is None else r.give_up_ns * PS_PER_NS for r in rows]
+    return _ints(patience)
 
 
 def rows_of(requests: RequestTable) -> list[CaseRequest]:
@@ -118,9 +127,16 @@ def rows_of(requests: RequestTable) -> list[CaseRequest]:
             int(requests.output_tokens[i]),
             None if output is None or seen[output] < 2 else number[output],
             priority[i],
+            _give_up_ns(requests, i),
         )
         for i, output in enumerate(outputs)
     ]
+
+
+def _give_up_ns(requests: RequestTable, request: int) -> int | None:
+    if requests.give_up_ps is None or requests.give_up_ps[request] == NEVER_PS:
+        return None
+    return round(int(requests.give_up_ps[request]) / PS_PER_NS)
 
 
 def _prompts(requests: RequestTable) -> list[Prompt]:

@@ -165,6 +165,7 @@ def _request(raw: dict[str, Any]) -> CaseRequest:
         int(raw["output_len"]),
         raw.get("out"),
         int(raw.get("priority", 0)),
+        round(_number(raw["give_up_s"]) * NS_PER_S) if "give_up_s" in raw else None,
     )
 
 
@@ -195,6 +196,8 @@ def _row(row: CaseRequest) -> Record:
         written["out"] = row.output_segment
     if row.priority:
         written["priority"] = row.priority
+    if row.give_up_ns is not None:
+        written["give_up_s"] = _seconds(row.give_up_ns)
     return written
 
 

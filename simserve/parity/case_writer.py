@@ -54,6 +54,10 @@ class CaseWriter:
         )
         self._open.append((self.records[-1], [entry.request for entry in scheduled]))
 
+    def on_abort(self, replica: Replica, requests: list[int]) -> None:
+        """Note whose clients gave up while a step ran."""
+        self._open[0][0]["aborted"] = sorted(requests)
+
     def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
         """Note what a delivered step finished."""
         record, order = self._open.popleft()

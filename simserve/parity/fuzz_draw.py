@@ -25,6 +25,12 @@ BASE_NS = 1_000_000
 
 GAPS_NS = (0, 0, 0, 1, 900, 5_000, 100_000, BASE_NS, BASE_NS, 3 * BASE_NS, 40 * BASE_NS)
 
+IMPATIENT_SHARE = 0.3
+"""Scenarios in which clients give up."""
+
+PATIENCE_NS = (None, 1, BASE_NS, BASE_NS, 2 * BASE_NS, 5_300_000, 12 * BASE_NS, 40 * BASE_NS)
+"""How long clients wait: a time that ends with a step where that can be, or within one."""
+
 
 def draw_case(seed: int, number: int) -> Case:
     """Return scenario ``number`` of ``seed``: one that vLLM would accept and finish."""
@@ -60,6 +66,7 @@ def is_valid(limits: SchedulerLimits, rows: Sequence[CaseRequest]) -> bool:
         and limits.usable_blocks * limits.block_size >= limits.max_model_len
         and all(1 <= row.prompt_tokens < limits.max_model_len for row in rows)
         and all(row.output_tokens >= 1 for row in rows)
+        and all(row.give_up_ns is None or row.give_up_ns > 0 for row in rows)
         and not can_livelock(limits, rows)
     )
 
@@ -116,6 +123,8 @@ def _rows(rng: np.random.Generator, limits: SchedulerLimits) -> list[CaseRequest
             _within(rng, 0, 2),
         )
         rows.append(row)
+    if rng.random() < IMPATIENT_SHARE:
+        rows = [row._replace(give_up_ns=_one_of(rng, PATIENCE_NS)) for row in rows]
     return rows
 
 

@@ -90,6 +90,7 @@ class LiveEngine:
         self._live: dict[str, Any] = {}  # vLLM's unfinished requests
         self._preempted: list[int] = []  # in the current call
         self._idle_calls = 0
+        self._delivered: Record = {}  # of the step that ended last
         self._steps: list[Record] = []
         self._outcomes = [_outcome(i, row) for i, row in enumerate(self._rows)]
         self.now_ns = 0
@@ -101,6 +102,7 @@ class LiveEngine:
         device_free_ns = 0
         while True:
             self._add_arrived()
+            self._abort_due()  # who came and went while a step ran
             if self.scheduler.has_requests():
                 step = self._schedule(max(self.now_ns, device_free_ns))
                 device_free_ns = step.record["t_end"]
@@ -111,6 +113,8 @@ class LiveEngine:
             if in_flight:
                 step = in_flight.popleft()
                 self.now_ns = max(self.now_ns, step.record["t_end"])
+                self._delivered = step.record
+                self._abort_due()
                 self._deliver(step)
             elif self._next < len(self._rows):
                 self.now_ns = max(self.now_ns, self._rows[self._next].arrival_ns)
@@ -134,6 +138,20 @@ class LiveEngine:
             self._next += 1
             request = self._live[row.request_id] = _vllm_request(row, self._hasher)
             self.scheduler.add_request(request)
+
+    def _abort_due(self) -> None:
+        """Tell vLLM whose clients have given up, as its server does between two steps."""
+        from vllm.v1.request import RequestStatus
+
+        for request_id, request in list(self._live.items()):
+            number = self._index[request_id]
+            row = self._rows[number]
+            if row.give_up_ns is None or row.arrival_ns + row.give_up_ns > self.now_ns:
+                continue
+            self.scheduler.finish_requests(request_id, RequestStatus.FINISHED_ABORTED)
+            self._outcomes[number]["output_tokens"] = request.num_output_tokens
+            self._delivered["aborted"] = sorted([*self._delivered.get("aborted", []), number])
+            del self._live[request_id]
 
     def _schedule(self, start_ns: int) -> LiveStep:
         """Ask vLLM for a step that the device can begin at ``start_ns``."""

@@ -125,6 +125,7 @@ def _simpler(row: CaseRequest, earlier_ns: int) -> Iterator[CaseRequest]:
     yield row._replace(arrival_ns=earlier_ns)
     yield row._replace(priority=0)
     yield row._replace(output_segment=None)
+    yield row._replace(give_up_ns=None)
     for tokens in (1, row.output_tokens // 2, row.output_tokens - 1):
         if 0 < tokens < row.output_tokens:
             yield row._replace(output_tokens=tokens)

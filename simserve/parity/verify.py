@@ -163,8 +163,8 @@ def _compare_expanded(expected: list[Record], run: RunRecord) -> tuple[int, str 
     differs = np.zeros(len(expected), dtype=bool)
     for name, column in EXPANDED.items():
         differs |= np.array([record[name] for record in expected]) != columns[column]
-    for name in ("admitted", "preempted", "finished"):
-        differs |= np.array([len(record[name]) for record in expected]) != columns[name]
+    for name in ("admitted", "preempted", "finished", "aborted"):
+        differs |= np.array([len(record.get(name, ())) for record in expected]) != columns[name]
     if not differs.any():
         return 0, None
     first = int(np.argmax(differs))

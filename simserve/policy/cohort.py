@@ -187,6 +187,25 @@ class CohortScheduler(PressureWalk):
                 request.held = True
                 self._head_is_blocked = False  # there is budget for one more
 
+    def abort(self, requests: list[int]) -> None:
+        """Drop these requests, running or waiting, and free their blocks."""
+        for number in requests:
+            request = self._running.pop(number, None)
+            if request is None:
+                self._waiting.remove(next(r for r in self._waiting if r.request == number))
+                if self._cadence is not None:
+                    self._cadence.forget(number)
+                continue
+            unknown = 0
+            if request.decoding or request.held:
+                unknown = self._unknown_tokens(request)
+            elif request in self._prefilling:
+                self._prefilling.remove(request)
+            if request.decoding:
+                self._cohort.leave(request)
+            self._release(request, request.computed, request.computed - unknown)
+        self._head_is_blocked = False
+
     def complete_step(self, plan: StepPlan, finished: list[int]) -> None:
         """Learn that the oldest open step's tokens were delivered, and whom they finished."""
         self._open -= 1

@@ -142,6 +142,12 @@ class PlainScheduler:
             if request.view.request in finished:
                 self._forget(request)
 
+    def abort(self, requests: list[int]) -> None:
+        """Drop these requests, running or waiting, and free their blocks."""
+        known = {r.view.request: r for r in (*self.running_queue, *self.waiting_queue)}
+        for number in requests:
+            self._forget(known[number])
+
     def _forget(self, request: PlainRequest) -> None:
         self.pool.give_back(request.blocks)
         self._cadence.forget(request.view.request)

@@ -151,6 +151,18 @@ class AheadScheduler(Scheduler, Protocol):
         ...
 
 
+class AbortingScheduler(Scheduler, Protocol):
+    """A scheduler that can drop requests which nobody wants any more."""
+
+    def abort(self, requests: list[int]) -> None:
+        """Drop these requests, running or waiting, and free their blocks.
+
+        Called right before ``complete_step``, as vLLM does with the aborts that came during a
+        step. What was planned for them in open steps is computed, and delivered to nobody.
+        """
+        ...
+
+
 class RepeatingScheduler(Scheduler, Protocol):
     """A scheduler that can plan a stretch of equal decode-only steps at once."""
 

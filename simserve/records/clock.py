@@ -18,6 +18,9 @@ PS_PER_NS = 1_000
 NEVER_PS = int(np.iinfo(np.int64).min)
 """What an int64 time column holds for an instant that did not happen."""
 
+FAR_PS = 1 << 62
+"""Later than anything that happens."""
+
 PsArray = npt.NDArray[np.int64]
 
 

@@ -32,13 +32,18 @@ class RequestTable:
 
     ``segments`` None means that no two prompts share anything. ``output_segment`` names the
     segment that a request's generated tokens belong to (so that a later prompt can repeat
-    them); None means that nobody repeats them. A smaller ``priority`` is better. ``notes`` say
-    in words what the source holds and the table does not.
+    them); None means that nobody repeats them. A smaller ``priority`` is better.
+    ``request_class`` numbers the class of a request in ``class_names``; nothing in a run depends
+    on it. ``notes`` say in words what the source holds and the table does not.
 
     In a *closed loop* of ``users`` everyone waits for an answer before asking again. The first
     ``users`` requests arrive at ``arrival_ps``; whenever one ends, the next of the table
     arrives, ``think_ps`` of its own later. The record of such a run has a table with the
     arrivals that came about, in their order.
+
+    A client that *gives up* takes its request back ``give_up_ps`` after it arrived, unless it
+    is answered by then: because its time is out where ``is_timeout``, else because the answer
+    is not wanted any more.
     """
 
     arrival_ps: PsArray  # [requests], never decreasing
@@ -48,9 +53,13 @@ class RequestTable:
     output_segment: IntArray | None = None
     priority: IntArray | None = None
     request_id: tuple[str, ...] | None = None
+    request_class: IntArray | None = None
+    class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     users: int | None = None  # None: nobody waits for anything
     think_ps: PsArray | None = None
+    give_up_ps: PsArray | None = None  # [requests], above 0, or NEVER_PS; None: nobody does
+    is_timeout: npt.NDArray[np.bool_] | None = None  # [requests]; None: all that give up
 
     def __len__(self) -> int:
         return len(self.arrival_ps)

@@ -15,7 +15,7 @@ from simserve.records.clock import PsArray
 from simserve.records.requests import IntArray, RequestTable
 from simserve.records.step_log import StepLog
 
-UNFINISHED, FINISHED, REJECTED = 0, 1, 2
+UNFINISHED, FINISHED, REJECTED, ABORTED = 0, 1, 2, 3
 """Values of ``RequestOutcomes.status``."""
 
 
@@ -26,7 +26,8 @@ class RequestOutcomes:
     A time that did not happen is ``NEVER_PS``. ``first_token_step`` and ``last_token_step``
     index the steps of the replica's log: an uninterrupted request gets one token at the end
     of each step from the first to the last. ``cached_tokens`` is the prefix-cache hit of the
-    first admission.
+    first admission. An aborted request, one that its client gave up, has no finish and no last
+    step; ``generated_tokens`` are those that were delivered before.
     """
 
     status: npt.NDArray[np.uint8]

@@ -25,7 +25,7 @@ class StepLog:
     Within a row, step ``j`` lasts ``duration_ps + j * duration_growth_ps``, attends to
     ``decode_context_tokens + j * decode_seqs`` tokens of decode context, and starts when
     step ``j - 1`` ends. ``admitted``, ``preempted`` and ``prefill_*`` belong to rows of one step;
-    ``finished`` and ``released_blocks`` to a row's last step.
+    ``finished``, ``aborted`` and ``free_blocks_end`` to a row's last step.
     """
 
     steps: IntArray  # steps in the row, at least 1
@@ -52,6 +52,7 @@ class StepLog:
     # blocks that they give back. Only where steps are planned ahead; None: nobody.
     left: IntArray | None = None
     given_back: IntArray | None = None
+    aborted: IntArray | None = None  # requests that clients gave up; None: nobody did
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -119,6 +120,8 @@ class StepLog:
         if self.left is not None:
             columns["running"] = columns["running"] - np.where(j > 0, self.left[row], 0)
         columns["finished"] = np.where(last, self.finished[row], 0)
+        aborted = np.zeros_like(self.finished) if self.aborted is None else self.aborted
+        columns["aborted"] = np.where(last, aborted[row], 0)
         # A step's output is processed after the next step is planned, if that happens ahead.
         free = columns["free_blocks"]
         inner = np.append(free[1:], 0) if self.scheduled_ahead else free

@@ -8,12 +8,13 @@ number. A metric without a sample leaves its keys out, and NaN and infinity are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from simserve.records.clock import PS_PER_S
-from simserve.records.run_record import FINISHED, REJECTED, RunRecord
+from simserve.records.run_record import ABORTED, FINISHED, REJECTED, RunRecord
 from simserve.results.engine_use import EngineUse, PrefixUse
 from simserve.results.metrics import LATENCY_METRICS, Metrics, request_latencies
 from simserve.results.run_facts import RunFacts
@@ -69,6 +70,7 @@ def bench_json(
         "verdict": verdict.name,
         "verdict_reason": verdict.reason,
         "slo_met": slo.met if slo is not None else None,
+        **(_classes(slo) if slo is not None and slo.classes else {}),
         "ttft_starts_at": "arrival",
         "max_concurrency_is": "the most requests observed in flight, not a cap",
         "rejected": metrics.rejected,
@@ -82,6 +84,22 @@ def bench_json(
         "resolved": facts.resolved,
     }
     return out
+
+
+def _classes(slo: SloReport) -> dict[str, Any]:
+    """Return what came of every class of requests; objectives are its own."""
+    return {
+        "classes": {
+            one.name: {
+                "requests": one.requests,
+                "good_requests": one.good_requests,
+                "good_frac": one.good_frac,
+                "goodput_per_s": one.goodput_per_s,
+                "objectives": [asdict(objective) for objective in one.objectives],
+            }
+            for one in slo.classes
+        }
+    }
 
 
 def _labels(facts: RunFacts, metrics: Metrics) -> dict[str, Any]:
@@ -122,7 +140,7 @@ def _arrays(record: RunRecord, *, save_detailed: bool) -> dict[str, Any]:
     if not save_detailed:
         return always
     status = record.outcomes.status
-    words = {FINISHED: "", REJECTED: "rejected"}
+    words = {FINISHED: "", REJECTED: "rejected", ABORTED: "aborted by the client"}
     tokens_ps = token_ends_ps(record, step_clock(record))
     return {
         "input_lens": record.requests.prompt_tokens.tolist(),

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from simserve.records.clock import PS_PER_S, seconds
 from simserve.records.requests import IntArray, RequestTable
 from simserve.records.run_record import (
+    ABORTED,
     FINISHED,
     REJECTED,
     UNFINISHED,
@@ -25,11 +26,16 @@ from simserve.records.run_record import (
     RunRecord,
 )
 from simserve.records.step_log import StepLog
-from simserve.results.metrics import request_latencies
+from simserve.results.metrics import request_latencies, timed_out
 
 Columns = dict[str, Any]
 
-STATUS_WORDS = {UNFINISHED: "unfinished", FINISHED: "finished", REJECTED: "rejected"}
+STATUS_WORDS = {
+    UNFINISHED: "unfinished",
+    FINISHED: "finished",
+    REJECTED: "rejected",
+    ABORTED: "aborted",
+}
 # Steps that are expanded at a time when a file is written: bounds memory, not the result.
 _STEPS_AT_ONCE = 1_000_000
 _PS_OF_REQUESTS = ("first_scheduled_ps", "first_token_ps", "finish_ps")
@@ -54,8 +60,13 @@ def request_columns(record: RunRecord) -> Columns:
     """Return one entry per request: what was asked, what became of it, latencies in seconds."""
     requests, out = record.requests, record.outcomes
     latencies = request_latencies(record)
+    classes: Columns = {}
+    if requests.request_class is not None:
+        names = np.array(requests.class_names, dtype=object)
+        classes["class"] = names[requests.request_class].tolist()
     return {
         "id": [requests.id_of(request) for request in range(len(requests))],
+        **classes,
         "arrival_s": requests.arrival_ps / PS_PER_S,
         "prompt_tokens": requests.prompt_tokens,
         "output_tokens": requests.output_tokens,
@@ -106,10 +117,17 @@ def write_requests(record: RunRecord, path: Path, labels: dict[str, str]) -> Non
     columns["last_token_step"] = out.last_token_step
     if requests.priority is not None:
         columns["priority"] = requests.priority
+    if requests.give_up_ps is not None:
+        columns["give_up_ps"] = requests.give_up_ps
+        columns["timed_out"] = timed_out(record).astype(np.int8)
     columns["arrival_ps"] = requests.arrival_ps
     for name in _PS_OF_REQUESTS:
         columns[name] = getattr(out, name)
-    text = {name: pa.array(columns[name], pa.string()) for name in ("id", "status")}
+    text: Columns = {
+        name: pa.array(columns[name], pa.string())
+        for name in ("id", "class", "status")
+        if name in columns
+    }
     table = pa.table({**columns, **text}).replace_schema_metadata(labels)
     pq.write_table(table, path, compression="zstd")
 
@@ -177,12 +195,19 @@ def read_requests(path: Path) -> tuple[RequestTable, RequestOutcomes]:
     table = pq.read_table(path)
     numbers = {word: value for value, word in STATUS_WORDS.items()}
     whole = {name: _whole(table[name]) for name in table.column_names if _is_whole(table, name)}
+    classes = table["class"].to_pylist() if "class" in table.column_names else []
+    class_names = tuple(dict.fromkeys(classes))
+    places = {name: at for at, name in enumerate(class_names)}
     requests = RequestTable(
         arrival_ps=whole["arrival_ps"],
         prompt_tokens=whole["prompt_tokens"],
         output_tokens=whole["output_tokens"],
         priority=whole.get("priority"),
+        give_up_ps=whole.get("give_up_ps"),
+        is_timeout=whole["timed_out"] != 0 if "timed_out" in whole else None,
         request_id=tuple(table["id"].to_pylist()),
+        request_class=np.array([places[name] for name in classes], np.int64) if classes else None,
+        class_names=class_names,
     )
     outcomes = RequestOutcomes(
         status=np.array([numbers[word] for word in table["status"].to_pylist()], np.uint8),
@@ -210,6 +235,7 @@ def read_steps(path: Path, num_blocks: list[int]) -> tuple[StepLog, ...]:
                 duration_ps=_whole(part["end_ps"]) - start_ps,
                 duration_growth_ps=np.zeros(len(start_ps), np.int64),
                 **counts,
+                aborted=_whole(part["aborted"]) if "aborted" in part.column_names else None,
                 new_blocks=_whole(part["new_blocks"]).astype(np.int32),
                 num_blocks=blocks,
             )

@@ -7,10 +7,12 @@ from itertools import pairwise
 import numpy as np
 
 from simserve.records.clock import NEVER_PS
-from simserve.records.run_record import FINISHED, REJECTED, UNFINISHED, RunRecord
+from simserve.records.run_record import ABORTED, FINISHED, REJECTED, UNFINISHED, RunRecord
 from simserve.results.law_terms import Broken, Law, Limits, Served, first, total
 from simserve.results.laws import decode_count_gap
 from simserve.results.token_times import step_clock
+
+_HALF_DONE = (UNFINISHED, ABORTED)
 
 
 def _requests_conserved(record: RunRecord, limits: Limits, replicas: list[Served]) -> Broken:
@@ -19,8 +21,10 @@ def _requests_conserved(record: RunRecord, limits: Limits, replicas: list[Served
     for one in replicas:
         finished = int((out.status[one.mine] == FINISHED).sum())
         admitted = int((out.first_scheduled_ps[one.mine] != NEVER_PS).sum())
+        aborted = int((out.status[one.mine] == ABORTED).sum())
         preemptions = int(out.preemptions[one.mine].sum())
         yield from _equal(one, "finished", finished, "steps finish", total(one, "finished"))
+        yield from _equal(one, "aborted", aborted, "steps abort", total(one, "aborted"))
         yield from _equal(one, "preemptions", preemptions, "steps preempt", total(one, "preempted"))
         resumed = total(one, "admitted") - admitted
         if not 0 <= resumed <= preemptions:
@@ -50,7 +54,7 @@ def _tokens_conserved(record: RunRecord, limits: Limits, replicas: list[Served])
     if wrong.any():
         at = first(wrong)
         yield f"request {at}: {out.generated_tokens[at]} tokens, in {spanned[at]} steps"
-    if record.outcomes.status.min(initial=FINISHED) >= FINISHED:  # nobody is left half done
+    if not np.isin(out.status, _HALF_DONE).any():
         difference = decode_count_gap(record)
         if difference.any():
             at = first(difference != 0)
@@ -65,17 +69,20 @@ def _prompts_conserved(record: RunRecord, replicas: list[Served]) -> Broken:
         at = first((out.cached_tokens < 0) | (out.cached_tokens > prompts))
         yield f"request {at}: {out.cached_tokens[at]} tokens cached of {prompts[at]}"
     for one in replicas:
-        if (out.status[one.mine] == UNFINISHED).any():
+        if np.isin(out.status[one.mine], _HALF_DONE).any():
             continue
         needed = int((prompts - out.cached_tokens)[one.mine].sum())
         hits = int(out.cached_tokens[one.mine].sum())
-        again = total(one, "preempted") > 0
-        for what, steps, of_requests in (
-            ("prompt tokens computed", total(one, "prefill_tokens"), needed),
-            ("prompt tokens cached", total(one, "hit_tokens"), hits),
-        ):
-            if steps < of_requests or (steps > of_requests and not again):
-                yield f"replica {one.number}: {what}: {steps} by steps, {of_requests} by requests"
+        computed, found = total(one, "prefill_tokens"), total(one, "hit_tokens")
+        where = f"replica {one.number}: prompt tokens"
+        if total(one, "preempted"):  # then what others have computed since may be found instead
+            if computed + found < needed + hits:
+                yield f"{where}: {computed + found} by steps, {needed + hits} by requests"
+            continue
+        if computed != needed:
+            yield f"{where} computed: {computed} by steps, {needed} by requests"
+        if found != hits:
+            yield f"{where} cached: {found} by steps, {hits} by requests"
     for one in replicas:
         tokens = one.steps["decode_seqs"] + one.steps["prefill_tokens"]
         if (one.steps["tokens"] != tokens).any():
@@ -99,6 +106,27 @@ def _times_in_order(record: RunRecord, limits: Limits, replicas: list[Served]) -
         yield f"request {at}: finished without a finish, or the other way round"
     if out.finish_ps.max(initial=0) > record.end_ps:
         yield f"a request finishes at {out.finish_ps.max()} ps, the run ends at {record.end_ps} ps"
+
+
+def _patience(record: RunRecord, limits: Limits, replicas: list[Served]) -> Broken:
+    """Who gives up has the right to, and nobody is answered after that."""
+    out, requests = record.outcomes, record.requests
+    aborted = out.status == ABORTED
+    if requests.give_up_ps is None:
+        if aborted.any():
+            yield f"request {first(aborted)}: aborted, and no client gives up"
+        return
+    patient = requests.give_up_ps == NEVER_PS
+    if (aborted & patient).any():
+        yield f"request {first(aborted & patient)}: aborted, and its client does not give up"
+    deadline_ps = requests.arrival_ps + np.where(patient, 0, requests.give_up_ps)
+    late = ~patient & (out.status == FINISHED) & (out.finish_ps >= deadline_ps)
+    if late.any():
+        at = first(late)
+        yield (
+            f"request {at}: answered at {out.finish_ps[at]} ps, its client gives up at "
+            f"{deadline_ps[at]} ps"
+        )
 
 
 def _tokens_at_step_ends(record: RunRecord, limits: Limits, replicas: list[Served]) -> Broken:
@@ -147,6 +175,7 @@ REQUEST_LAWS: dict[str, Law] = {
     "requests-conserved": _requests_conserved,
     "tokens-conserved": _tokens_conserved,
     "times-in-order": _times_in_order,
+    "patience": _patience,
     "tokens-at-step-ends": _tokens_at_step_ends,
     "gaps-within-steps": _gaps_within_steps,
 }

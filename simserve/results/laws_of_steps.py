@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simserve.records.clock import PsArray
-from simserve.records.run_record import FINISHED, UNFINISHED, RunRecord
+from simserve.records.clock import NEVER_PS, PsArray
+from simserve.records.run_record import ABORTED, UNFINISHED, RunRecord
 from simserve.results.law_terms import Broken, Law, Limits, Served, first, in_step
+from simserve.results.token_times import left_ps
 
 
 def _clock_never_back(record: RunRecord, limits: Limits, replicas: list[Served]) -> Broken:
@@ -96,7 +97,7 @@ def _littles_law(record: RunRecord, limits: Limits, replicas: list[Served]) -> B
         duration_ps = one.steps["end_ps"] - one.steps["start_ps"]
         counted = (one.steps["running"] + one.steps["waiting"]).astype(np.float64)
         area_ps = float(np.dot(counted, duration_ps.astype(np.float64)))
-        spent = (out.finish_ps - record.requests.arrival_ps)[one.mine]
+        spent = (_gone_ps(record, one) - record.requests.arrival_ps)[one.mine]
         spent_ps = float(spent.astype(np.float64).sum())
         slack_ps = 2.0 * float(duration_ps.max()) * int(one.mine.sum())
         if abs(area_ps - spent_ps) > slack_ps:
@@ -110,10 +111,21 @@ def _littles_law(record: RunRecord, limits: Limits, replicas: list[Served]) -> B
 def _inside(record: RunRecord, one: Served, time_ps: PsArray) -> npt.NDArray[np.int64]:
     """Return how many requests of a replica have come and not left, at each of the times."""
     arrival_ps = np.sort(record.requests.arrival_ps[one.mine])
-    gone = one.mine & (record.outcomes.status == FINISHED)
-    finish_ps = np.sort(record.outcomes.finish_ps[gone])
+    gone_ps = _gone_ps(record, one)[one.mine]
+    gone_ps = np.sort(gone_ps[gone_ps != NEVER_PS])
     come = np.searchsorted(arrival_ps, time_ps, side="right")
-    return np.asarray(come - np.searchsorted(finish_ps, time_ps, side="right"), np.int64)
+    return np.asarray(come - np.searchsorted(gone_ps, time_ps, side="right"), np.int64)
+
+
+def _gone_ps(record: RunRecord, one: Served) -> PsArray:
+    """Return when the engine let go of requests: aborted ones when the step under way ends."""
+    gone_ps = left_ps(record)
+    aborted = record.outcomes.status == ABORTED
+    if not aborted.any():
+        return gone_ps
+    end_ps = one.steps["end_ps"]
+    step = np.minimum(np.searchsorted(end_ps, gone_ps), len(end_ps) - 1)
+    return np.where(aborted & one.mine, end_ps[step], gone_ps)
 
 
 STEP_LAWS: dict[str, Law] = {

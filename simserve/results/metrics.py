@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simserve.records.clock import PS_PER_S, seconds
-from simserve.records.run_record import REJECTED, UNFINISHED, RunRecord
+from simserve.records.clock import NEVER_PS, PS_PER_S, seconds
+from simserve.records.run_record import ABORTED, REJECTED, UNFINISHED, RunRecord
 from simserve.results.samples import FloatArray, Sample
 from simserve.results.token_times import (
     BoolArray,
@@ -21,6 +21,7 @@ from simserve.results.token_times import (
     TokenCounts,
     count_tokens,
     finished_requests,
+    left_ps,
     pooled_gaps,
     step_clock,
 )
@@ -61,7 +62,8 @@ def request_latencies(record: RunRecord) -> RequestLatencies:
 class Metrics:
     """The numbers of ``vllm bench serve``; latencies are of finished requests only.
 
-    ``failed`` counts every request that did not finish, ``rejected`` those never taken in.
+    ``failed`` counts every request that did not finish, ``rejected`` those never taken in,
+    ``timed_out`` and ``cancelled`` those that their clients gave up.
     ``max_concurrent_requests`` counts, as vLLM does, everyone seen within a calendar second;
     ``max_in_flight`` is the exact maximum at any instant.
     """
@@ -71,6 +73,8 @@ class Metrics:
     failed: int
     rejected: int
     unfinished: int
+    timed_out: int
+    cancelled: int
     total_input_tokens: int
     total_output_tokens: int
     duration_s: float  # first arrival until last completion
@@ -109,6 +113,8 @@ def measure(record: RunRecord) -> Metrics:
         failed=len(record.requests) - completed,
         rejected=int((out.status == REJECTED).sum()),
         unfinished=int((out.status == UNFINISHED).sum()),
+        timed_out=int(timed_out(record).sum()),
+        cancelled=int(((out.status == ABORTED) & ~timed_out(record)).sum()),
         total_input_tokens=input_tokens,
         total_output_tokens=output_tokens,
         duration_s=duration_s,
@@ -117,13 +123,20 @@ def measure(record: RunRecord) -> Metrics:
         total_token_throughput=_per_second(input_tokens + output_tokens, duration_s),
         max_output_tokens_per_s=_most_tokens_in_a_second(record, finished, clock, counts),
         max_concurrent_requests=_most_seen_in_a_second(record, finished),
-        max_in_flight=_most_in_flight(record, finished),
+        max_in_flight=_most_in_flight(record),
         offered_rate_per_s=offered_rate_per_s(record),
         ttft=Sample(latencies.ttft_s[finished]),
         tpot=Sample(tpot_s[~np.isnan(tpot_s)]),
         itl=pooled_gaps(clock, counts),
         e2el=Sample(latencies.e2el_s[finished]),
     )
+
+
+def timed_out(record: RunRecord) -> BoolArray:
+    """Return whose clients gave up because their time was out: ``bool[requests]``."""
+    aborted = record.outcomes.status == ABORTED
+    is_timeout = record.requests.is_timeout
+    return np.asarray(aborted if is_timeout is None else aborted & is_timeout)
 
 
 def run_duration_s(record: RunRecord, finished: BoolArray) -> float:
@@ -169,10 +182,11 @@ def _most_seen_in_a_second(record: RunRecord, finished: BoolArray) -> int:
     return int(np.cumsum(change).max())
 
 
-def _most_in_flight(record: RunRecord, finished: BoolArray) -> int:
+def _most_in_flight(record: RunRecord) -> int:
     """Count requests in the system; one that leaves as another comes does not meet it."""
-    served = finished | (record.outcomes.status == UNFINISHED)
+    served = record.outcomes.status != REJECTED
     arrival_ps = np.sort(record.requests.arrival_ps[served])
-    gone_ps = np.sort(record.outcomes.finish_ps[finished])
+    gone_ps = left_ps(record)
+    gone_ps = np.sort(gone_ps[gone_ps != NEVER_PS])
     left = np.searchsorted(gone_ps, arrival_ps, side="right")
     return int((np.arange(1, len(arrival_ps) + 1) - left).max(initial=0))

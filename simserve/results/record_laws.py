@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from simserve.errors import one_line, shortened
 from simserve.records.clock import NEVER_PS
-from simserve.records.run_record import FINISHED, REJECTED, UNFINISHED, RunRecord
+from simserve.records.run_record import ABORTED, FINISHED, REJECTED, UNFINISHED, RunRecord
 from simserve.results.law_terms import Limits, Served, first
 from simserve.results.laws_of_requests import REQUEST_LAWS
 from simserve.results.laws_of_steps import STEP_LAWS
@@ -62,8 +62,8 @@ def _well_formed(record: RunRecord) -> str | None:
     out, gaps = record.outcomes, record.gaps
     replicas, requests = len(record.steps), len(record.requests)
     sizes = np.array([log.total_steps for log in record.steps], np.int64)
-    if not np.isin(out.status, (UNFINISHED, FINISHED, REJECTED)).all():
-        return "a status that is none of the three"
+    if not np.isin(out.status, (UNFINISHED, FINISHED, REJECTED, ABORTED)).all():
+        return "a status that is none of the four"
     if requests and not _within(out.replica, 0, replicas):
         return f"request {first(_outside(out.replica, 0, replicas))} on no replica of {replicas}"
     started = out.first_token_ps != NEVER_PS

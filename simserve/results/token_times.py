@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
 from simserve.records.requests import IntArray
-from simserve.records.run_record import FINISHED, RunRecord
+from simserve.records.run_record import ABORTED, FINISHED, RunRecord
 from simserve.results.samples import Sample
 
 BoolArray = npt.NDArray[np.bool_]
@@ -87,6 +87,19 @@ def pooled_gaps(clock: StepClock, counts: TokenCounts) -> Sample:
 def finished_requests(record: RunRecord) -> BoolArray:
     """Return which requests got their last token: ``bool[requests]``."""
     return np.asarray(record.outcomes.status == FINISHED)
+
+
+def left_ps(record: RunRecord) -> PsArray:
+    """Return when every request was answered or given up by its client: ``int64[requests]``.
+
+    ``NEVER_PS`` for those that neither happened to. An engine learns of a client that gave up
+    when the step under way ends; this is the client's time.
+    """
+    out, requests = record.outcomes, record.requests
+    if requests.give_up_ps is None:
+        return out.finish_ps
+    gave_up_ps = requests.arrival_ps + requests.give_up_ps
+    return np.where(out.status == ABORTED, gave_up_ps, out.finish_ps)
 
 
 def token_ends_ps(record: RunRecord, clock: StepClock) -> list[PsArray]:

@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
-from simserve.records.run_record import REJECTED, RunRecord
+from simserve.records.run_record import ABORTED, REJECTED, RunRecord
+from simserve.results.token_times import left_ps
 
 FloatArray = npt.NDArray[np.float64]
 VerdictName = Literal["stable", "backlogged", "overloaded"]
@@ -66,23 +67,17 @@ class Verdict:
 
 
 def judge_load(record: RunRecord) -> Verdict:
-    """Judge a run; rejected requests are left out."""
+    """Judge a run; rejected requests are left out, and who gave up has left the queue."""
     users = record.meta.get("users")
     if users is not None:
         reason = f"closed loop: {users:,} users, of whom no more than that can wait"
         return Verdict(name="stable", reason=reason)
+    gone_ps = left_ps(record)
+    scheduled_ps = record.outcomes.first_scheduled_ps
+    gave_up_waiting = (scheduled_ps == NEVER_PS) & (record.outcomes.status == ABORTED)
+    scheduled_ps = np.where(gave_up_waiting, gone_ps, scheduled_ps)
     served = record.outcomes.status != REJECTED
-    if served.all():
-        return judge_times(
-            record.requests.arrival_ps,
-            record.outcomes.first_scheduled_ps,
-            record.outcomes.finish_ps,
-        )
-    return judge_times(
-        record.requests.arrival_ps[served],
-        record.outcomes.first_scheduled_ps[served],
-        record.outcomes.finish_ps[served],
-    )
+    return judge_times(record.requests.arrival_ps[served], scheduled_ps[served], gone_ps[served])
 
 
 def judge_times(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) -> Verdict:

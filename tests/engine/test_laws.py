@@ -17,7 +17,7 @@ from simserve.parity.case import Case, CaseStepTime
 from simserve.policy.cohort import CohortScheduler
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.router import ROUTERS, LeastLoaded, RoundRobin, Router
-from simserve.records.clock import PS_PER_S
+from simserve.records.clock import NEVER_PS, PS_PER_S
 from simserve.records.requests import RequestTable
 from simserve.records.run_record import FINISHED, RunRecord
 from simserve.records.step import StepShape
@@ -120,16 +120,11 @@ def test_littles_law_is_broken_by_steps_that_count_somebody_else() -> None:
 @given(cases(), st.sampled_from([2, 3, 10]))
 def test_stretching_all_times_stretches_the_run(case: Case, factor: int) -> None:
     requests, times = case.requests, case.step_time
-    slow = RequestTable(
-        arrival_ps=requests.arrival_ps * factor,
-        prompt_tokens=requests.prompt_tokens,
-        output_tokens=requests.output_tokens,
-        segments=requests.segments,
-        output_segment=requests.output_segment,
-        # Priorities break ties by arrival: equal factors keep the order.
-        priority=requests.priority,
-        request_id=requests.request_id,
-    )
+    patience_ps = requests.give_up_ps
+    if patience_ps is not None:
+        patience_ps = np.where(patience_ps == NEVER_PS, NEVER_PS, patience_ps * factor)
+    # Priorities break ties by arrival: equal factors keep the order.
+    slow = replace(requests, arrival_ps=requests.arrival_ps * factor, give_up_ps=patience_ps)
     slow_times = CaseStepTime(
         times.base_ps * factor, times.per_token_ps * factor, times.per_context_ps * factor
     )

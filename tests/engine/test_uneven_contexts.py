@@ -54,6 +54,9 @@ class Spectator:
     def on_step(self, *_: object) -> None:
         """See nothing."""
 
+    def on_abort(self, *_: object) -> None:
+        """See nothing."""
+
     def on_complete(self, *_: object) -> None:
         """See nothing."""
 

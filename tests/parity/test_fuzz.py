@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simserve.errors import SimserveError
@@ -19,7 +20,7 @@ from simserve.policy.limits import SchedulerLimits
 from simserve.policy.plain import PlainScheduler
 from simserve.policy.registry import SCHEDULERS
 from simserve.policy.scheduler import StepPlan
-from simserve.records.run_record import FINISHED
+from simserve.records.run_record import ABORTED, FINISHED
 from tests.parity.faults import FAULTS
 
 SEED = 20
@@ -70,7 +71,7 @@ def test_where_admission_reserves_nothing_everything_still_ends() -> None:
     assert len(loose) > 50
     for case in loose:
         run = serve_case(case, CohortScheduler)
-        assert (run.outcomes.status == FINISHED).all()
+        assert np.isin(run.outcomes.status, [FINISHED, ABORTED]).all()
 
 
 @pytest.mark.parametrize("name", ["first-is-the-victim", "finishes-in-reverse"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from simserve.parity.case import Case, CaseStepTime
 from simserve.policy.limits import SchedulerLimits
-from simserve.records.clock import PS_PER_NS
+from simserve.records.clock import NEVER_PS, PS_PER_NS, PsArray
 from simserve.records.requests import RequestTable, SegmentTable
 
 
@@ -44,8 +44,15 @@ def cases(draw: st.DrawFn, max_requests: int = 24, whole_prompts: bool = False) 
         "drawn",
         limits,
         CaseStepTime(draw(st.integers(1, 9)) * 1_000_000, draw(st.integers(0, 9)) * 1000, 7),
-        _table(rows, draw(st.booleans())),
+        _table(rows, draw(st.booleans()), draw(_patience(count)) if draw(st.booleans()) else None),
     )
+
+
+@st.composite
+def _patience(draw: st.DrawFn, count: int) -> list[int]:
+    """Draw how many nanoseconds each client waits before it gives up; most do not."""
+    waits = st.sampled_from([NEVER_PS, NEVER_PS, 1, 900, 1000, 5000, 20_000, 100_000])
+    return draw(st.lists(waits, min_size=count, max_size=count))
 
 
 @st.composite
@@ -66,7 +73,9 @@ def _request(
 
 
 def _table(
-    rows: list[tuple[int, list[tuple[int, int]], int, int, int]], named: bool
+    rows: list[tuple[int, list[tuple[int, int]], int, int, int]],
+    named: bool,
+    patience_ns: list[int] | None,
 ) -> RequestTable:
     entries = [entry for row in rows for entry in row[1]]
     sizes = [len(row[1]) for row in rows]
@@ -82,4 +91,9 @@ def _table(
         output_segment=np.array([row[3] for row in rows], dtype=np.int64),
         priority=np.array([row[4] for row in rows], dtype=np.int64),
         request_id=tuple(f"q{i}" for i in range(len(rows))) if named else None,
+        give_up_ps=None if patience_ns is None else _ps(patience_ns),
     )
+
+
+def _ps(patience_ns: list[int]) -> PsArray:
+    return np.array([NEVER_PS if ns == NEVER_PS else ns * PS_PER_NS for ns in patience_ns])

@@ -14,7 +14,7 @@ from simserve.parity.verify import serve_case
 from simserve.policy.batching import ContinuousScheduler, StaticScheduler
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.scheduler import StepPlan
-from simserve.records.run_record import FINISHED, REJECTED
+from simserve.records.run_record import ABORTED, FINISHED, REJECTED
 from tests.policy.scenarios import cases
 from tests.policy.test_cohort_equals_plain import THOROUGH, assert_same_run
 
@@ -29,7 +29,7 @@ def test_laws_hold_and_stretches_equal_single_steps(
 ) -> None:
     single = serve_case(case, scheduler, LawChecker(case.limits))
     assert_same_run(single, serve_case(case, scheduler))
-    assert np.isin(single.outcomes.status, [FINISHED, REJECTED]).all()
+    assert np.isin(single.outcomes.status, [FINISHED, REJECTED, ABORTED]).all()
 
 
 @BOTH
@@ -58,6 +58,9 @@ class BatchWatcher:
         self.decoding -= set(plan.preempted)
         if self.decoding:
             self.late += [admission.request for admission in plan.admitted]
+
+    def on_abort(self, replica: Replica, requests: list[int]) -> None:
+        self.decoding -= set(requests)
 
     def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
         self.decoding -= set(finished)

@@ -116,7 +116,7 @@ def add(at: int | slice, by: float) -> Callable[[Any], None]:
     return change
 
 
-def put(at: int, value: float) -> Callable[[Any], None]:
+def put(at: int, value: float | str) -> Callable[[Any], None]:
     def change(values: Any) -> None:
         values[at] = value
 
@@ -141,6 +141,7 @@ CORRUPTIONS: dict[str, Callable[[Path], None]] = {
     "requests-conserved": lambda f: change_column(f, REQUESTS, "preemptions", add(3, 1)),
     "tokens-conserved": lambda f: change_column(f, REQUESTS, "generated_tokens", add(3, -1)),
     "times-in-order": lambda f: change_column(f, REQUESTS, "first_scheduled_ps", add(5, 10**14)),
+    "patience": lambda f: change_column(f, REQUESTS, "status", put(3, "aborted")),
     "tokens-at-step-ends": lambda f: change_column(f, REQUESTS, "first_token_ps", add(5, 1)),
     "gaps-within-steps": lambda f: change_run(f, close_a_gap),
     "clock-never-back": lambda f: change_column(f, STEPS, "start_ps", add(9, -5)),
