@@ -388,6 +388,39 @@ class StretchesTakeNoBlocks(CohortScheduler):
         return array("i", [0]) * most
 
 
+# -- clients that give up
+
+
+class AbortedKeepTheirBlocks(PlainScheduler):
+    def abort(self, requests: list[int]) -> None:
+        for request in [r for r in self.running_queue if r.view.request in requests]:
+            self.running_queue.remove(request)
+        super().abort([r.view.request for r in self.waiting_queue if r.view.request in requests])
+
+
+class OnlyTheRunningAreAborted(PlainScheduler):
+    """Who waits is admitted, computed and only then let go."""
+
+    def abort(self, requests: list[int]) -> None:
+        super().abort([r.view.request for r in self.running_queue if r.view.request in requests])
+
+
+class AbortedLeaveNothingBehind(PlainScheduler):
+    """The blocks that an aborted request has filled are not found by others any more."""
+
+    def abort(self, requests: list[int]) -> None:
+        pool = self.pool
+        for request in self.running_queue:
+            if request.view.request in requests:
+                for block in request.blocks:
+                    content = pool.content[block]
+                    if content is not None and pool.users[block] == 1:
+                        pool.holders[content].pop(block)
+                        pool.holders = {name: held for name, held in pool.holders.items() if held}
+                        pool.content[block] = None
+        super().abort(requests)
+
+
 FAULTS: dict[str, tuple[str, MakeScheduler]] = {
     # rule by rule, as docs/verify.md numbers them
     "preempted-to-the-back": ("R1", PreemptedToTheBack),
@@ -433,6 +466,9 @@ FAULTS: dict[str, tuple[str, MakeScheduler]] = {
     "placeholder-ignored": ("R9", PlaceholderIgnored),
     "published-before-delivery": ("R10", PublishedBeforeDelivery),
     "stale-token-is-dropped": ("R11", StaleTokenIsDropped),
+    "aborted-keep-their-blocks": ("R13", AbortedKeepTheirBlocks),
+    "only-the-running-are-aborted": ("R13", OnlyTheRunningAreAborted),
+    "aborted-leave-nothing-behind": ("R13", AbortedLeaveNothingBehind),
     "stretches-take-no-blocks": ("stretches", StretchesTakeNoBlocks),
 }  # fmt: skip
 """Name of the fault and of the case that shows it: the rule that it breaks, the scheduler."""
