@@ -21,6 +21,8 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 TEST_PROCESSES = "2"
+TORCH = ("torch==2.13.0", "triton==3.6.0")
+"""What the tests of ``calibrate`` were written with; no GPU is needed."""
 
 
 def run(*command: str | Path) -> None:
@@ -100,9 +102,19 @@ def lint() -> None:
     run(BIN / "lint-imports", "--no-logo")
 
 
+def ensure_torch() -> None:
+    """Put the one PyTorch into the environment that the tests of ``calibrate`` run with."""
+    show = "import torch, triton; print(f'torch=={torch.__version__}', triton.__version__)"
+    done = subprocess.run([PYTHON, "-c", show], capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout.startswith(TORCH[0]):
+        print(f"installing {' '.join(TORCH)} into {VENV.name}", flush=True)
+        pip_install(*TORCH)
+
+
 def test_all() -> None:
     """Run the linters, then every test, slow ones too, with coverage and its bar."""
     lint()
+    ensure_torch()
     cover = ["--cov", "--cov-report", "term"]
     run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, *cover)
 

@@ -1,0 +1,1 @@
+"""The kernels of a serving engine behind one small interface."""
