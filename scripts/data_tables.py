@@ -1,4 +1,4 @@
-"""Write the tables of docs/models.md, accelerators.md and knob-ledger.md from shipped data.
+"""Write the tables of docs/models.md, accelerators.md, prices.md and knob-ledger.md from data.
 
 A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``. With ``--check``
 nothing is written, and the exit status is 1 if a page would change.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scripts import knob_tables
+from scripts import knob_tables, price_tables
 from simserve.inputs.hardware_profile import list_gpus, load_gpu
 from simserve.inputs.model_catalogue import list_models, load_model
 from simserve.inputs.model_spec import ModelSpec
@@ -21,7 +21,7 @@ from simserve.inputs.quantization import FORMATS
 from simserve.inputs.sourced import Sourced
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ("models.md", "accelerators.md", "knob-ledger.md")
+PAGES = ("models.md", "accelerators.md", "prices.md", "knob-ledger.md")
 GB = 10**9
 BLOCK = re.compile(r"<!-- table:(?P<name>[\w-]+) -->\n.*?<!-- /table:(?P=name) -->", re.DOTALL)
 # A row of each kind of weight format, of a model that all of them fit.
@@ -111,6 +111,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "heads": heads,
     "formats": formats,
     "accelerators": accelerators,
+    "rentals": lambda: _table(*price_tables.rentals()),
+    "apis": lambda: _table(*price_tables.apis()),
+    "power": lambda: _table(*price_tables.power()),
     "knob-counts": knob_tables.counts,
     "knobs-modelled": knob_tables.modelled,
     "knobs-irrelevant": knob_tables.irrelevant,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 
 from simserve.errors import InputError, nearest_name
-from simserve.inputs.engine_defaults import load_engine
+from simserve.inputs.engine_defaults import EngineDefaults, load_engine
 from simserve.inputs.engine_resolution import EngineRequest, EngineSettings, resolve_engine
 from simserve.inputs.hardware_profile import GpuSpec, load_gpu
 from simserve.inputs.kv_capacity import KvCapacity
@@ -210,6 +210,32 @@ def resolve_deployment(spec: DeploymentSpec, where: str | Origins = "deployment"
         InputError: for an unknown name or settings that contradict each other.
         DoesNotFitError: if the model does not fit on its GPUs.
     """
+    request, engine = engine_request(spec, where)
+    resolution = resolve_engine(request, engine)
+    return Deployment(
+        model=request.model,
+        gpu=request.gpu,
+        tp=spec.tp,
+        replicas=spec.replicas,
+        router=spec.router,
+        scheduler=spec.scheduler,
+        latency=spec.latency,
+        engine_name=engine.name,
+        engine_version=engine.version,
+        engine=resolution.settings,
+        kv=resolution.kv,
+        sources=resolution.sources,
+    )
+
+
+def engine_request(
+    spec: DeploymentSpec, where: str | Origins = "deployment"
+) -> tuple[EngineRequest, EngineDefaults]:
+    """Return what ``spec`` asks of which engine, before anything is fitted into memory.
+
+    Raises:
+        InputError: for an unknown name, or a ``tp`` that does not cut the model.
+    """
     origins = Origins(where) if isinstance(where, str) else where
     model = load_model(spec.model, origins.where("deployment.model"), "deployment.model")
     model = _stored_as(model, spec, origins)
@@ -222,18 +248,4 @@ def resolve_deployment(spec: DeploymentSpec, where: str | Origins = "deployment"
     request = EngineRequest(
         model=model, gpu=gpu, tp=spec.tp, scheduler=spec.scheduler, given=given, origins=origins
     )
-    resolution = resolve_engine(request, engine)
-    return Deployment(
-        model=model,
-        gpu=gpu,
-        tp=spec.tp,
-        replicas=spec.replicas,
-        router=spec.router,
-        scheduler=spec.scheduler,
-        latency=spec.latency,
-        engine_name=engine.name,
-        engine_version=engine.version,
-        engine=resolution.settings,
-        kv=resolution.kv,
-        sources=resolution.sources,
-    )
+    return request, engine

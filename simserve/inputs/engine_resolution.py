@@ -78,6 +78,24 @@ def resolve_engine(request: EngineRequest, engine: EngineDefaults) -> Resolution
         InputError: for settings that contradict each other or that vLLM refuses.
         DoesNotFitError: if weights, or one longest sequence, do not fit into memory.
     """
+    work = _resolve_limits(request, engine)
+    kv = _resolve_blocks(work)
+    _refuse_too_long(work, kv)
+    settings = EngineSettings(**{one.name: work.values[one.name] for one in fields(EngineSettings)})
+    return Resolution(settings, kv, {key: work.sources[key] for key in sorted(work.sources)})
+
+
+def kv_request(request: EngineRequest, engine: EngineDefaults) -> KvRequest:
+    """Return what the KV pool is sized from, whether or not anything fits.
+
+    Raises:
+        InputError: for settings that contradict each other or that vLLM refuses.
+    """
+    return _pool_of(_resolve_limits(request, engine))
+
+
+def _resolve_limits(request: EngineRequest, engine: EngineDefaults) -> _Work:
+    """Return the settings resolved as far as they do not depend on the memory."""
     work = _Work(request, engine)
     for key, value in engine.values.items():
         work.take(key, value, engine.source())
@@ -86,10 +104,7 @@ def resolve_engine(request: EngineRequest, engine: EngineDefaults) -> Resolution
     _resolve_model_length(work)
     _resolve_batch(work)
     _refuse_contradictions(work)
-    kv = _resolve_blocks(work)
-    _refuse_too_long(work, kv)
-    settings = EngineSettings(**{one.name: work.values[one.name] for one in fields(EngineSettings)})
-    return Resolution(settings, kv, {key: work.sources[key] for key in sorted(work.sources)})
+    return work
 
 
 class _Work:
@@ -190,14 +205,14 @@ def _refuse_contradictions(work: _Work) -> None:
         raise work.refuse("long_prefill_token_threshold", allowed)
 
 
-def _resolve_blocks(work: _Work) -> KvCapacity:
+def _pool_of(work: _Work) -> KvRequest:
     given, values = work.request.given, work.values
     reserves = {
         key.removesuffix("_bytes"): given[key]
         for key in ("activation_peak_bytes", "context_bytes", "cuda_graph_pool_bytes")
         if given.get(key) is not None
     }
-    pool = KvRequest(
+    return KvRequest(
         tp=work.request.tp,
         block_size=values["block_size"],
         gpu_memory_utilization=values["gpu_memory_utilization"],
@@ -208,9 +223,12 @@ def _resolve_blocks(work: _Work) -> KvCapacity:
         kv_cache_memory_bytes=given.get("kv_cache_memory_bytes"),
         reserves=reserves,
     )
+
+
+def _resolve_blocks(work: _Work) -> KvCapacity:
     fixed_by = _pool_key(work)
     where = work.where(fixed_by or "model")
-    kv = kv_capacity(work.request.model, work.request.gpu, work.engine, pool, where)
+    kv = kv_capacity(work.request.model, work.request.gpu, work.engine, _pool_of(work), where)
     source = (
         f"given: {work.where(fixed_by)}: {fixed_by}"
         if fixed_by

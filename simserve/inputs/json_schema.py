@@ -20,9 +20,9 @@ from simserve.inputs.deployment import (
 from simserve.inputs.hardware_profile import DTYPES, list_gpus, profile_keys
 from simserve.inputs.model_catalogue import list_models
 from simserve.inputs.quantization import KV_DTYPES, QUANTIZATION_NAMES
-from simserve.inputs.slo import PER_REQUEST_METRICS, PERCENTILE_METRICS
+from simserve.inputs.slo import slo_schema
 from simserve.inputs.sourced import KINDS
-from simserve.inputs.units import COUNT_UNITS, MILLISECOND_UNITS, quantity_schema
+from simserve.inputs.units import COUNT_UNITS, quantity_schema
 from simserve.inputs.workload import WorkloadSpec
 
 Schema = dict[str, Any]
@@ -100,7 +100,7 @@ def _scenario() -> Schema:
         "properties": {
             "workload": _inline_or_file("WorkloadSpec", "a workload"),
             "deployment": _inline_or_file("DeploymentSpec", "a deployment"),
-            "slo": _slo(),
+            "slo": slo_schema(),
             "seed": {
                 "type": "integer",
                 "minimum": 0,
@@ -118,25 +118,6 @@ def _scenario() -> Schema:
 def _inline_or_file(name: str, what: str) -> Schema:
     description = f"{what}: inline, or the name of a file"
     return {"anyOf": [{"$ref": f"#/$defs/{name}"}, _TEXT], "description": description}
-
-
-def _slo() -> Schema:
-    percentile = r"_p[0-9]+(\.[0-9]+)?"
-    name = f"^(({'|'.join(PER_REQUEST_METRICS)})|({'|'.join(PERCENTILE_METRICS)}){percentile})$"
-    limit = quantity_schema(MILLISECOND_UNITS, above=0)
-    limit["description"] = "a limit in ms, or with a unit such as 0.5s"
-    mapping = {
-        "type": "object",
-        "patternProperties": {name: limit},
-        "additionalProperties": False,
-        "minProperties": 1,
-    }
-    words = {"type": "string", "pattern": ":"}
-    return {
-        "anyOf": [words, {"type": "array", "items": {"anyOf": [words, mapping]}}, mapping],
-        "description": "objectives in ms: ttft, tpot, e2el per request; ttft_p95 etc. per run",
-        "examples": ["ttft:500 tpot:50", {"ttft_p95": 500}],
-    }
 
 
 def _device() -> Schema:

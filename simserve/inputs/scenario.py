@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from simserve.errors import InputError
-from simserve.inputs.deployment import Deployment, read_deployment
+from simserve.inputs.deployment import Deployment, DeploymentSpec, read_deployment
 from simserve.inputs.launch_line.read import LaunchLine, check_gpus, read_launch_line
 from simserve.inputs.scenario_draft import Draft
 from simserve.inputs.settings import parse_setting
 from simserve.inputs.slo import Slo
+from simserve.inputs.validation import Origins, validate
 from simserve.inputs.workload import WorkloadSpec, read_workload
 
 _HASH_CHUNK_BYTES = 1 << 20
@@ -102,6 +103,11 @@ def load_scenario(
     workload: str | Path | None = None,
     trace: str | Path | None = None,
     trace_format: str | None = None,
+    trace_columns: Mapping[str, str] | None = None,
+    rate_per_s: float | str | None = None,
+    head: int | None = None,
+    from_s: float | str | None = None,
+    to_s: float | str | None = None,
     deployment: str | Path | None = None,
     serve_cmd: str | None = None,
     gpus: int | None = None,
@@ -118,6 +124,8 @@ def load_scenario(
     """Return the scenario in the file ``path``, or the one that ships, with options applied.
 
     ``path``, ``workload`` and ``deployment`` are files, or names of scenarios that ship.
+    ``rate_per_s`` is that of the arrivals; with a trace, time is stretched to it. ``head``,
+    ``from_s`` and ``to_s`` choose a part of the trace.
     ``serve_cmd`` is a launch line in place of ``deployment``, ``gpus`` how many GPUs there are.
     With ``workload`` or ``trace`` and no ``path``, the deployment is that of the shipped scenario
     unless options replace it, and its name and SLO are dropped. ``settings`` are ``key=value``.
@@ -127,12 +135,24 @@ def load_scenario(
         DoesNotFitError: if the GPUs cannot hold the model.
     """
     draft = Draft.from_file(path)
+    if workload is not None and trace is not None:
+        raise InputError("--trace", None, str(trace), f"either it or --workload {workload}")
     if path is None and (workload is not None or trace is not None):
         draft.forget_promises()
     if workload is not None:
         draft.replace_section("workload", workload, "--workload")
     if trace is not None or trace_format is not None:
         draft.use_trace(trace, trace_format)
+    columns = None if trace_columns is None else dict(trace_columns)
+    draft.use_part(
+        {
+            "--rate": rate_per_s,
+            "--head": head,
+            "--from": from_s,
+            "--to": to_s,
+            "--trace-columns": columns,
+        }
+    )
     line = _replace_deployment(draft, deployment, serve_cmd, keep_gpu=path is not None)
     options: dict[str, object] = {
         "deployment.model": model,
@@ -149,6 +169,35 @@ def load_scenario(
     if gpus is not None:
         check_gpus(scenario.deployment.tp, scenario.deployment.replicas, gpus, f"--gpus {gpus}")
     return scenario
+
+
+def load_deployment_spec(
+    path: str | Path | None = None,
+    *,
+    deployment: str | Path | None = None,
+    serve_cmd: str | None = None,
+    gpus: int | None = None,
+    settings: Sequence[str] = (),
+    **options: object,
+) -> tuple[DeploymentSpec, Origins]:
+    """Return the deployment as ``load_scenario`` would find it, before it is resolved.
+
+    So a deployment that does not fit can be looked at. ``options`` are ``model``, ``gpu``,
+    ``tp``, ``engine`` and ``latency``.
+
+    Raises:
+        InputError: if a file or a value cannot be used.
+    """
+    draft = Draft.from_file(path)
+    line = _replace_deployment(draft, deployment, serve_cmd, keep_gpu=path is not None)
+    _apply(draft, {f"deployment.{key}": value for key, value in options.items()}, settings)
+    if line is not None:
+        draft.check_launch_line()
+    section = draft.section("deployment")
+    spec = validate(DeploymentSpec, section, draft.origins, "deployment")
+    if gpus is not None:
+        check_gpus(spec.tp, spec.replicas, gpus, f"--gpus {gpus}")
+    return spec, draft.origins
 
 
 def _replace_deployment(
@@ -193,10 +242,15 @@ def _finished(draft: Draft, line: LaunchLine | None = None) -> Scenario:
     """Return the scenario of a complete draft: every section checked and resolved."""
     if line is not None:
         draft.check_launch_line()
+    workload = read_workload(draft.section("workload"), draft.origins)
+    slo = draft.checked_slo()
+    if slo is not None and workload.classes and all(one.slo for one in workload.classes):
+        allowed = "nothing: every class has objectives of its own (workload.classes)"
+        raise InputError(draft.origins.where("slo"), "slo", str(slo), allowed)
     return Scenario(
-        workload=read_workload(draft.section("workload"), draft.origins),
+        workload=workload,
         deployment=read_deployment(draft.section("deployment"), draft.origins),
-        slo=draft.checked_slo(),
+        slo=slo,
         seed=draft.checked_seed(),
         name=draft.checked_name(),
         start_date=draft.checked_start_date(),

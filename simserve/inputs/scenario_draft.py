@@ -6,6 +6,7 @@ It remembers where each value was given, so that a complaint names that place.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from simserve.inputs.yaml_reader import read_yaml
 
 DEFAULT_SCENARIO = "chat"
 LARGEST_SEED = 2**63 - 1
+_PART_KEYS = {
+    "--rate": "rate_per_s",
+    "--head": "head",
+    "--from": "from_s",
+    "--to": "to_s",
+    "--trace-columns": "columns",
+}
 
 
 class Draft:
@@ -91,11 +99,29 @@ class Draft:
                 raise InputError("--trace-format", None, trace_format, "a trace to go with it")
             self.set("workload.trace.format", trace_format, "--trace-format")
 
+    def use_part(self, options: Mapping[str, object]) -> None:
+        """Set how fast requests arrive, and what of a trace is read, where that is given."""
+        section = self.entry.get("workload")
+        workload = section if isinstance(section, dict) else {}
+        traced = workload.get("trace") is not None
+        timed = traced and "arrivals" not in workload
+        for option, value in options.items():
+            if value is None:
+                continue
+            if option == "--rate" and not timed:
+                self.set("workload.arrivals.rate_per_s", value, option)
+            elif traced:
+                self.set(f"workload.trace.{_PART_KEYS[option]}", value, option)
+            else:
+                got = ",".join(value) if isinstance(value, dict) else value
+                allowed = "a trace to read; num_requests and duration_s say how much is made up"
+                raise InputError(option, None, got, allowed)
+
     def set(self, path: str, value: Any, where: str) -> None:
         """Set the dotted key ``path``; refuse to set it twice from the command line."""
-        before = self.origins.given(path)
-        if before is not None and before.startswith("--"):
-            raise InputError(where, path, "a second value", f"one of {before} and {where}")
+        for before in (self.origins.given(path) or "", *self.origins.given_below(path)):
+            if before.startswith("--"):
+                raise InputError(where, path, "a second value", f"one of {before} and {where}")
         self.entry = with_value(self.entry, path.split("."), value)
         self.origins.note(path, where)
 

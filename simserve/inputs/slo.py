@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from simserve.errors import InputError, nearest_name
-from simserve.inputs.units import MILLISECOND_UNITS, parse_quantity
+from simserve.inputs.units import MILLISECOND_UNITS, parse_quantity, quantity_schema
 
 PER_REQUEST_METRICS = ("ttft", "tpot", "e2el")
 PERCENTILE_METRICS = (*PER_REQUEST_METRICS, "itl")
@@ -45,6 +46,18 @@ class Slo:
 
     def __str__(self) -> str:
         return " ".join(f"{one.name}:{one.limit_ms:g}" for one in self.objectives)
+
+    def limits_ms(self) -> dict[str, float]:
+        """Return the limits by name, which ``parse_slo`` reads too."""
+        return {one.name: one.limit_ms for one in self.objectives}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSlo:
+    """What a class of requests is promised; None: what everyone else is."""
+
+    name: str
+    slo: Slo | None
 
 
 def parse_slo(value: object, where: str = "--slo", which: str | None = None) -> Slo:
@@ -109,3 +122,23 @@ def _limit_ms(limit: object, got: str, where: str, which: str | None) -> float:
     if number <= 0:
         raise InputError(where, which, got, _ALLOWED_LIMIT)
     return number
+
+
+def slo_schema() -> dict[str, Any]:
+    """Return the JSON Schema of what ``parse_slo`` reads."""
+    percentile = r"_p[0-9]+(\.[0-9]+)?"
+    name = f"^(({'|'.join(PER_REQUEST_METRICS)})|({'|'.join(PERCENTILE_METRICS)}){percentile})$"
+    limit = quantity_schema(MILLISECOND_UNITS, above=0)
+    limit["description"] = "a limit in ms, or with a unit such as 0.5s"
+    mapping = {
+        "type": "object",
+        "patternProperties": {name: limit},
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+    words = {"type": "string", "pattern": ":"}
+    return {
+        "anyOf": [words, {"type": "array", "items": {"anyOf": [words, mapping]}}, mapping],
+        "description": "objectives in ms: ttft, tpot, e2el per request; ttft_p95 etc. per run",
+        "examples": ["ttft:500 tpot:50", {"ttft_p95": 500}],
+    }

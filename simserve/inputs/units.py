@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
@@ -66,7 +66,11 @@ def parse_quantity(value: object, units: Mapping[str, Decimal], allowed: str) ->
         unit = (found.group(2) or "") if found else None
         if found is None or (unit and unit not in units):
             raise ValueError(allowed)
-        return _finite(Decimal(found.group(1)) * (units[unit] if unit else 1), allowed)
+        try:
+            number = Decimal(found.group(1)) * (units[unit] if unit else 1)
+        except DecimalException:  # 1e4000000 is more than decimal numbers hold
+            raise ValueError(allowed) from None
+        return _finite(number, allowed)
     return _finite(value, allowed)
 
 

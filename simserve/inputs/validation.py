@@ -57,6 +57,10 @@ class Origins:
         """Return where exactly ``path`` was given, None if nowhere in particular."""
         return self._where.get(path)
 
+    def given_below(self, path: str) -> list[str]:
+        """Return where keys below ``path`` were given in particular."""
+        return [where for key, where in self._where.items() if key.startswith(f"{path}.")]
+
 
 def validate(model: type[ModelT], entry: object, origins: Origins, path: str) -> ModelT:
     """Return ``entry``, found under the dotted ``path``, as a ``model``.

@@ -15,6 +15,7 @@ from simserve.inputs.units import PositiveCount, Seconds
 from simserve.inputs.validation import KeyProblem, Origins, StrictModel, validate
 from simserve.inputs.workload_arrivals import ArrivalProcess, ArrivalsSpec, RateStep, as_tuple
 from simserve.inputs.workload_lengths import HistogramSpec, LengthSpec
+from simserve.inputs.workload_patience import CancellationsSpec
 from simserve.inputs.workload_prompts import ClassSpec, PrefixSpec, SegmentGroupSpec, SessionsSpec
 from simserve.inputs.workload_trace import TABLE_ROLES, TraceFormat, TraceSpec
 
@@ -22,6 +23,7 @@ __all__ = [
     "TABLE_ROLES",
     "ArrivalProcess",
     "ArrivalsSpec",
+    "CancellationsSpec",
     "ClassSpec",
     "HistogramSpec",
     "LengthSpec",
@@ -35,6 +37,7 @@ __all__ = [
     "read_workload",
 ]
 
+_BESIDE_TRACE = ("trace", "arrivals", "timeout_s", "cancellations")
 _SYNTHETIC = ("arrivals", "prompt_tokens", "output_tokens")
 
 
@@ -64,6 +67,13 @@ class WorkloadSpec(StrictModel):
     classes: Annotated[tuple[ClassSpec, ...], BeforeValidator(as_tuple)] | None = Field(
         default=None, description="a list of {name, weight, priority}"
     )
+    timeout_s: Seconds | None = Field(
+        default=None,
+        description="a duration above 0, in seconds: clients give up without a whole answer by then",
+    )
+    cancellations: CancellationsSpec | None = Field(
+        default=None, description="a mapping with frac and mean_after_s"
+    )
     trace: TraceSpec | None = Field(
         default=None, description="a mapping with file, format and head"
     )
@@ -72,7 +82,7 @@ class WorkloadSpec(StrictModel):
     def _agrees(self) -> WorkloadSpec:
         if self.trace is not None:
             for key in type(self).model_fields:
-                if key not in ("trace", "arrivals") and getattr(self, key) is not None:
+                if key not in _BESIDE_TRACE and getattr(self, key) is not None:
                     raise KeyProblem(key, "a value", "nothing beside trace")
             return self
         for key in _SYNTHETIC:
@@ -82,6 +92,8 @@ class WorkloadSpec(StrictModel):
         closed = self.arrivals is not None and self.arrivals.process == "closed-loop"
         if closed and self.sessions is not None:
             raise KeyProblem("sessions", "a value", "no sessions for process closed-loop")
+        if closed and any(one.slo is not None for one in self.classes or ()):
+            raise KeyProblem("classes", "slo", "no slo of a class for process closed-loop")
         if self.prefix is not None and self.segments is not None:
             raise KeyProblem("prefix", "a value", "either prefix or segments")
         _refuse_twice("segments", self.segments)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
+from simserve.errors import InputError
+from simserve.inputs.slo import Slo, parse_slo, slo_schema
 from simserve.inputs.units import PositiveCount, PositiveNumber, Seconds, TokenCount
 from simserve.inputs.validation import KeyProblem, StrictModel
 from simserve.inputs.workload_lengths import LengthSpec
@@ -87,17 +89,36 @@ class SessionsSpec(StrictModel):
         return self
 
 
+def _as_slo(value: Any) -> Slo | None:
+    try:
+        return value if value is None or isinstance(value, Slo) else parse_slo(value)
+    except InputError as error:
+        raise KeyProblem("", error.got, error.allowed or "") from None
+
+
+ClassObjectives = Annotated[
+    Slo | None,
+    PlainValidator(_as_slo),
+    PlainSerializer(lambda slo: None if slo is None else slo.limits_ms()),
+    WithJsonSchema(slo_schema()),
+]
+
+
 class ClassSpec(StrictModel):
     """A kind of request: how many there are of it, how urgent, and lengths of its own.
 
     ``weight`` is its share relative to the other classes. A smaller ``priority`` is better; it
     takes effect with the engine's priority scheduling. Lengths that are not given are those of
-    the workload. All turns of a conversation are of one class.
+    the workload. ``slo`` is what the class is promised, in place of the scenario's objectives.
+    All turns of a conversation are of one class.
     """
 
     name: Name = Field(description="a text: what the class is called")
     weight: PositiveNumber = Field(description="a number above 0: the share of the class")
     priority: int | None = Field(default=None, description="an integer; smaller is better")
+    slo: ClassObjectives = Field(
+        default=None, description="objectives of its own, such as 'ttft:500 tpot:50'"
+    )
     prompt_tokens: LengthSpec | None = Field(
         default=None, description="tokens: an integer, or {median, p95}"
     )

@@ -18,6 +18,7 @@ TraceFormat = Literal[
     "burstgpt",
     "bailian",
     "servegen",
+    "otel",
     "lengths",
     "table",
 ]
@@ -42,13 +43,15 @@ class TraceSpec(StrictModel):
     Times count from the file's first request; what is kept starts at 0 again. ``head`` keeps
     the first so many requests of that. ``time_scale`` multiplies all times, and ``rate_per_s``
     picks the time scale that gives this mean rate: bursts stay bursts, only faster. Of a pool
-    of clients (format servegen) ``rate_per_s`` scales the rates of the clients instead.
+    of clients (format servegen) ``rate_per_s`` scales the rates of the clients instead, and of
+    a file without times it is the rate of Poisson arrivals.
     """
 
     file: Annotated[str, Field(min_length=1)] = Field(description="the name of a trace file")
     format: Annotated[TraceFormat, BeforeValidator(hyphenated)] | None = Field(
         default=None,
-        description="azure, mooncake, timed-trace, burstgpt, bailian, servegen, lengths or table",
+        description="azure, mooncake, timed-trace, burstgpt, bailian, servegen, otel, lengths or "
+        "table",
     )
     head: PositiveCount | None = Field(
         default=None, description="an integer of at least 1: keep the first so many requests"
@@ -70,6 +73,10 @@ class TraceSpec(StrictModel):
     )
     to_s: Seconds | None = Field(
         default=None, description="a time above from_s, in seconds or such as 7h"
+    )
+
+    skip_incomplete: bool | None = Field(
+        default=None, description="true or false: leave out spans (otel) without token counts"
     )
 
     @model_validator(mode="after")

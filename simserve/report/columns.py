@@ -1,0 +1,25 @@
+"""Text in 80 columns without a library: wrapped paragraphs, and labels with text beside them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+WIDTH = 80
+
+
+def filled(text: str, indent: str = "", hang: str = "") -> list[str]:
+    """Return ``text`` as lines of at most 80 columns; all but the first begin with ``hang``."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=hang, break_on_hyphens=False
+    )
+
+
+def labelled(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return labels with wrapped texts beside them; an empty label continues the one before."""
+    rows = list(rows)
+    width = max((len(label) for label, _ in rows), default=0) + 2
+    lines: list[str] = []
+    for label, text in rows:
+        lines += filled(text, indent=f"{label:<{width}}", hang=" " * width) or [label]
+    return lines

@@ -1,0 +1,150 @@
+"""Whose GPU time was it: the time of every step given to input, cached input or output tokens.
+
+A step of decodes alone belongs to output, one of prefill alone to input (the first output
+token included). A mixed step is divided in the ratio of what its two halves would take alone,
+by the latency model that priced the run: so weights and host time, which both need, are shared.
+Of a prefill's time, cached input gets what the step would be shorter by without the prefix
+that it found in the cache. Everything is in integer picoseconds, and sums to the run exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simserve.latency.model import StepLatencyModel
+from simserve.records.run_record import RunRecord
+from simserve.records.step import PrefillChunk, StepShape
+from simserve.records.step_log import StepLog
+from simserve.results.token_times import finished_requests
+
+S_PER_HOUR = 3600
+TOKENS_PER_MTOK = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuTime:
+    """Picoseconds of all replicas together, from the first arrival to the end of the run."""
+
+    input_ps: int  # prompt tokens that were computed
+    cached_ps: int  # prompt tokens that were found in the cache
+    output_ps: int
+    idle_ps: int  # outside any step
+
+    @property
+    def busy_ps(self) -> int:
+        """Time inside a step."""
+        return self.input_ps + self.cached_ps + self.output_ps
+
+    @property
+    def total_ps(self) -> int:
+        """All time that there was: replicas × duration."""
+        return self.busy_ps + self.idle_ps
+
+    @property
+    def busy_frac(self) -> float:
+        """Share of the time inside a step; 0 of no time."""
+        return self.busy_ps / self.total_ps if self.total_ps else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCount:
+    """What the finished requests got; work for others falls on them."""
+
+    requests: int
+    input_tokens: int  # not found in the cache
+    cached_tokens: int
+    output_tokens: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Input tokens, cached or not."""
+        return self.input_tokens + self.cached_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.prompt_tokens + self.output_tokens
+
+
+def count_served(record: RunRecord) -> TokenCount:
+    """Return the tokens of the finished requests; a cache hit counts at first admission."""
+    done = finished_requests(record)
+    cached = int(record.outcomes.cached_tokens[done].sum())
+    return TokenCount(
+        requests=int(done.sum()),
+        input_tokens=int(record.requests.prompt_tokens[done].sum()) - cached,
+        cached_tokens=cached,
+        output_tokens=int(record.outcomes.generated_tokens[done].sum()),
+    )
+
+
+def attribute(record: RunRecord, model: StepLatencyModel) -> GpuTime:
+    """Return whose time the steps of a run were; ``model`` divides the mixed ones."""
+    start_ps = int(record.requests.arrival_ps[0]) if len(record.requests) else 0
+    span_ps = max(record.end_ps - start_ps, 0) * len(record.steps)
+    parts = [_of_replica(log, model) for log in record.steps]
+    input_ps, cached_ps, output_ps = (sum(column) for column in zip((0, 0, 0), *parts, strict=True))
+    return GpuTime(
+        input_ps=input_ps,
+        cached_ps=cached_ps,
+        output_ps=output_ps,
+        idle_ps=span_ps - input_ps - cached_ps - output_ps,
+    )
+
+
+def _of_replica(log: StepLog, model: StepLatencyModel) -> tuple[int, int, int]:
+    growth = log.duration_growth_ps * (log.steps * (log.steps - 1) // 2)
+    row_ps = log.steps * log.duration_ps + growth
+    with_prefill = np.flatnonzero(log.prefill_seqs > 0)
+    input_ps = cached_ps = 0
+    for row in with_prefill.tolist():
+        prefill, cached = _prefill_shares(log, row, model)
+        prefill_ps = round(int(row_ps[row]) * prefill)
+        of_cached_ps = round(prefill_ps * cached)
+        cached_ps += of_cached_ps
+        input_ps += prefill_ps - of_cached_ps
+    return input_ps, cached_ps, int(row_ps.sum()) - input_ps - cached_ps
+
+
+def _prefill_shares(log: StepLog, row: int, model: StepLatencyModel) -> tuple[float, float]:
+    """Return the share of prefill in a step, and within it that of the prefix found in cache.
+
+    The log keeps sums, so the chunks of a step are taken to be alike.
+    """
+    chunks, new = int(log.prefill_seqs[row]), int(log.prefill_tokens[row])
+    past = int(log.prefill_context_tokens[row]) - new
+    prefill_s = model.step_s(_prefill(chunks, new, past))
+    cached = 0.0
+    found = min(int(log.hit_tokens[row]), past)
+    if found:
+        without_s = model.step_s(_prefill(chunks, new, past - found))
+        cached = max(0.0, 1 - without_s / prefill_s)
+    decodes = int(log.decode_seqs[row])
+    if not decodes:
+        return 1.0, cached
+    decode_s = model.step_s(StepShape(decodes, int(log.decode_context_tokens[row])))
+    return prefill_s / (prefill_s + decode_s), cached
+
+
+def _prefill(chunks: int, new: int, past: int) -> StepShape:
+    """Return ``chunks`` chunks whose tokens sum to ``new``, on ``past`` tokens in all."""
+    more, more_past = new % chunks, past % chunks
+    return StepShape(
+        0,
+        0,
+        tuple(
+            PrefillChunk(max(1, new // chunks + (at < more)), past // chunks + (at < more_past))
+            for at in range(chunks)
+        ),
+    )
+
+
+def plain_usd_per_mtok(usd_per_hour: float, output_tokens_per_s: float) -> float:
+    """Return the textbook sum: dollars per hour over millions of output tokens per hour.
+
+    Everything falls on output tokens, and every hour is a full one: a floor for what a real
+    month costs. Four GPUs at $16 an hour each and 3,000 tokens/s are 64 / 10.8 = $5.93.
+    """
+    return usd_per_hour / (output_tokens_per_s * S_PER_HOUR / TOKENS_PER_MTOK)
