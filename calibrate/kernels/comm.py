@@ -78,7 +78,7 @@ def on_all_ranks(
     if reason:
         raise RuntimeError(reason)
     arguments = (reduce, ranks, meeting_file, body)
-    spawn(_rank, arguments, nprocs=ranks)  # type: ignore[no-untyped-call]
+    spawn(_rank, arguments, nprocs=ranks)
 
 
 def _rank(

@@ -95,7 +95,7 @@ class _Package:
         """
         if device.type != "cuda":
             return
-        planned.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        planned.copied = torch.cuda.Event()
         planned.copied.record()
         waiting = [each for each in self._in_flight if not _was_read(each)]
         self._in_flight = [*waiting, planned]
@@ -341,4 +341,4 @@ def _pages(batch: PagedBatch, seqs: slice, block_size: int) -> _Pages:
 
 
 def _was_read(planned: Planned) -> bool:
-    return planned.copied is None or bool(planned.copied.query())  # type: ignore[no-untyped-call]
+    return planned.copied is None or bool(planned.copied.query())

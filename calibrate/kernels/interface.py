@@ -31,7 +31,7 @@ class AttentionShape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values of one token in one layer."""
-        return 2 * self.kv_heads * self.head_size * self.kv_dtype.itemsize
+        return 2 * self.kv_heads * self.head_size * int(self.kv_dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True)

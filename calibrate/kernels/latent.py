@@ -41,7 +41,7 @@ class LatentShape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of one token in one layer."""
-        return self.row_size * self.kv_dtype.itemsize
+        return self.row_size * int(self.kv_dtype.itemsize)
 
 
 class LatentAttention(Protocol):

@@ -89,7 +89,7 @@ def _loaded(library: Library) -> Any:
     path = library.path()
     if path is None:
         raise RuntimeError(f"no {library.file}")
-    torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
+    torch.ops.load_library(str(path))
     return getattr(torch.ops, library.namespace)
 
 

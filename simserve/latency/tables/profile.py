@@ -21,15 +21,18 @@ from simserve.inputs.yaml_reader import read_yaml
 from simserve.latency.tables.csv_file import Table, read_table
 from simserve.latency.tables.host_file import HostTerms, read_host
 from simserve.latency.tables.schema import KEYS, NOT_READ, SCHEMA
+from simserve.latency.tables.waves import Waves, parse_waves
 
 HEAD = "profile.yaml"
 _HOST = "host.yaml"
 # Facts about the measuring, kept as they stand; nothing is priced from them.
-_MIXED = "mixed_added_frac"
+_MIXED, _WAVES = "mixed_added_frac", "waves"
+# What waves are stated for: decodes alone whose KV is not split, and decodes beside a chunk.
+WAVE_KINDS = ("decode", "mixed")
 # The time of a mixed attention call without rows: the sum of its parts, unless the profile
 # says otherwise.
 _SUM_OF_PARTS = 1.0
-_FACTS = ("software", "ceilings", "run", "quality", "missing", "licence_notes", "notes")
+_FACTS = ("software", "ceilings", "memory", "run", "quality", "missing", "licence_notes", "notes")
 _KEYS = (
     "schema",
     "kind",
@@ -42,6 +45,7 @@ _KEYS = (
     "tables",
     "provenance",
     _MIXED,
+    _WAVES,
     *_FACTS,
 )
 
@@ -53,8 +57,8 @@ class Profile:
     ``model`` and ``tp`` are set if the profile holds for them alone. ``use`` names, per table,
     the backend to price from where a table has several. ``origins`` has the provenance of
     every table. ``mixed_added_frac`` is the share of the smaller part, decodes or chunks, that
-    attention of a mixed step without rows adds to the larger. ``digest`` is the SHA-256
-    of all files.
+    attention of a mixed step without rows adds to the larger. ``waves`` tell, by
+    ``WAVE_KINDS``, what uneven decodes cost. ``digest`` is the SHA-256 of all files.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Profile:
     origins: Mapping[str, Provenance]
     host: HostTerms | None
     mixed_added_frac: float
+    waves: Mapping[str, Waves]
     facts: Mapping[str, Any]
     digest: str
 
@@ -127,9 +132,27 @@ def read_profile(folder: Path) -> Profile:
         mixed_added_frac=read_sourced(entry[_MIXED], where, _MIXED, _parse_frac).value
         if _MIXED in entry
         else _SUM_OF_PARTS,
+        waves=_waves(_mapping(entry, _WAVES, where), where),
         facts={key: entry[key] for key in _FACTS if key in entry},
         digest=_digest(folder),
     )
+
+
+def _waves(entry: Mapping[str, Any], where: str) -> dict[str, Waves]:
+    found = {}
+    for name in entry:
+        if name not in WAVE_KINDS:
+            raise unknown_name(where, _WAVES, name, WAVE_KINDS)
+        which = f"{_WAVES}.{name}"
+        one = _mapping(entry, name, where, f"{_WAVES}.")
+        refuse_unknown_keys(one, ("value", "kind", "source", "date"), where, which)
+        read_provenance(one, where, which)
+        try:
+            found[name] = parse_waves(one.get("value"))
+        except ValueError as error:
+            got = one.get("value", "nothing")
+            raise InputError(where, f"{which}.value", got, str(error)) from None
+    return found
 
 
 def _parse_frac(value: object) -> float:

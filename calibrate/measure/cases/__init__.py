@@ -1,0 +1,1 @@
+"""Turns a point into calls of a kernel on rotating buffers, by table."""
