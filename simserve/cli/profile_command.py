@@ -1,4 +1,4 @@
-"""``simserve profile``: tables of measured kernels, built from what others have published."""
+"""``simserve profile``: tables of measured kernels, from what others published, or fitted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simserve.cli import options as given
 from simserve.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from simserve.latency.importers.aiconfigurator import ImportReport
+    from simserve.latency.tables.profile import Profile
+    from simserve.planning.profile_fit import ProfileFit
 
 profile_app = typer.Typer(
     name="profile",
-    help="Build or import tables of measured kernels.\n\n\b\nExample:\n"
+    help="Build, import or fit tables of measured kernels.\n\n\b\nExample:\n"
     "  simserve profile build --gpu h100-sxm --model llama-3.1-8b",
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -23,6 +26,7 @@ profile_app = typer.Typer(
 )
 
 _FORMATS = ("llmservingsim",)
+_MS = 1e3
 
 
 @profile_app.command("build")
@@ -101,6 +105,115 @@ def import_tables(
         raise unknown_name("FORMAT", "", source_format, _FORMATS)
     _check(Path(out))
     _tell(import_profile(source, Path(out), _today(), tp=tp, gpu=gpu))
+
+
+@profile_app.command("fit")
+def fit(
+    measured: Annotated[
+        list[Path],
+        typer.Option("--measured", metavar="FILE", help="A result of 'vllm bench serve'; several."),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder to write.")],
+    factors: Annotated[
+        str, typer.Option("--fit", metavar="LIST", help="Of gpu, gap, client: what to fit.")
+    ] = "gpu,client",
+    allow_extrapolation: Annotated[
+        bool,
+        typer.Option("--allow-extrapolation", help="Price shapes far from any measured one."),
+    ] = False,
+    scenario: given.ScenarioFile = None,
+    deployment: given.Deployment = None,
+    serve_cmd: given.ServeCmd = None,
+    model: given.Model = None,
+    gpu: given.Gpu = None,
+    tp: given.Tp = None,
+    engine: given.Engine = None,
+    latency: given.Latency = None,
+    settings: given.Settings = None,
+) -> None:
+    """Fit a profile's factors to benchmarks of a server of your own.
+
+    Of a GPU's time, of the gap between steps, and what clients see beside the engine.
+    Residuals are printed; factors that the benchmarks cannot tell apart are refused.
+
+    \b
+    Example:
+      simserve profile fit --measured c8.json --measured c64.json --out mine
+        --model llama-3.1-8b --gpu h100-sxm --latency ./h100-8b
+    """  # noqa: D301 (typer prints what follows a backspace as it stands)
+    from simserve.inputs.deployment import resolve_deployment
+    from simserve.inputs.scenario import load_deployment_spec
+    from simserve.planning.measured_bench import read_bench
+    from simserve.planning.profile_fit import FACTORS, fit_profile
+
+    wanted = [one.strip() for one in factors.split(",") if one.strip()]
+    for one in wanted or [""]:
+        if one not in FACTORS:
+            raise unknown_name("--fit", "", one, FACTORS)
+    _check(Path(out))
+    benches = [read_bench(path) for path in measured]
+    spec, origins = load_deployment_spec(
+        scenario,
+        deployment=deployment,
+        serve_cmd=serve_cmd,
+        settings=settings or (),
+        model=model,
+        gpu=gpu,
+        tp=tp,
+        engine=engine,
+        latency=latency,
+    )
+    resolved = resolve_deployment(spec, origins)
+    base = _base_profile(resolved.latency, resolved.gpu.name)
+    found = fit_profile(base, resolved, benches, wanted, allow_extrapolation=allow_extrapolation)
+    _write_fit(base, Path(out), found)
+    _tell_fit(found, Path(out))
+
+
+def _base_profile(latency: str, gpu: str) -> Profile:
+    """Return the profile that a deployment's latency names."""
+    from simserve.latency.tables.profile import find_profile, read_profile
+
+    folder = find_profile(latency, gpu)
+    if folder is None:
+        allowed = "a profile's folder or name: there is nothing to fit in a roofline"
+        raise InputError("--latency", None, latency, allowed)
+    return read_profile(folder)
+
+
+def _write_fit(base: Profile, folder: Path, found: ProfileFit) -> None:
+    from simserve.latency.importers.fitted_folder import write_fitted
+    from simserve.planning.profile_fit import with_factors
+
+    source = f"fitted to {len(found.residuals) // 2} benchmarks by simserve profile fit"
+    origin = {"kind": "fitted", "source": source, "date": _today()}
+    mine = with_factors(base, found.gpu_factor, found.gap_s)
+    head: dict[str, object] = {
+        "gpu_time_factor": {"value": round(mine.gpu_time_factor, 4), **origin},
+        "quality": {
+            **base.facts.get("quality", {}),
+            "client_ms": round(found.client_s * _MS, 3),
+            "residuals": [
+                f"{one.metric} at {one.how}: {one.error_pct:+.1f} %" for one in found.residuals
+            ],
+        },
+    }
+    host: dict[str, object] = {}
+    if found.gap_s and mine.host is not None:
+        for name in ("bubble", "copy_out"):
+            seconds = getattr(mine.host, name).value
+            host[name] = {"value": f"{seconds * _MS * _MS:.3f}us", **origin}
+    write_fitted(Path(base.where), folder, head, host)
+
+
+def _tell_fit(found: ProfileFit, folder: Path) -> None:
+    for one in found.residuals:
+        figures = f"measured {one.measured_s * _MS:.2f} ms, {one.error_pct:+.1f} %"
+        typer.echo(f"{one.metric} at {one.how}: {figures}")
+    typer.echo(
+        f"{folder}: GPU time × {found.gpu_factor:.3f}, gap {found.gap_s * _MS:+.3f} ms; clients "
+        f"see {found.client_s * _MS:.1f} ms more"
+    )
 
 
 def _check(folder: Path) -> None:

@@ -21,9 +21,10 @@ def validate(
 ) -> None:
     """Compare predictions with measurements of real engines.
 
-    From single kernels over steps and requests to deployments; nothing is fitted to
-    what is compared. Whatever is not there, a folder or the package with the kernel
-    tables, is named and skipped. The exit status is 1 if a bar is missed.
+    From single kernels over steps and requests to deployments; what is fitted is named,
+    with the rows it was fitted on, and other rows are judged. Whatever is not there, a
+    folder or the package with the kernel tables, is named and skipped. The exit status
+    is 1 if a bar is missed.
 
     \b
     Example:

@@ -72,7 +72,7 @@ class RooflineModel:
 
     def step_s(self, shape: StepShape) -> float:
         """Return the duration of a step in seconds, host time included."""
-        tokens, context_tokens, prefill = shape
+        tokens, context_tokens, prefill, _ = shape
         seqs = tokens + len(prefill)
         if self._plain:
             attention_s = context_tokens * self._context_s

@@ -42,7 +42,7 @@ class AttentionCost(NamedTuple):
     query_s: float
     past_s: float
 
-    def chunk_s(self, new: int, past: int) -> float:
+    def chunk_s(self, new: float, past: float) -> float:
         """Return the seconds of a prefill chunk of ``new`` tokens on top of ``past``."""
         window = self.window
         if window is None:

@@ -82,7 +82,7 @@ def test_doubling_every_rate_and_halving_every_overhead_halves_every_duration(
 def test_more_work_never_takes_less_time(
     deployment: tuple[ModelSpec, int], shape: StepShape, more: int, kind: int
 ) -> None:
-    seqs, context_tokens, prefill = shape
+    seqs, context_tokens, prefill, _ = shape
     chunk = prefill[0] if prefill else PrefillChunk(1, 0)
     rest = prefill[1:]
     less = StepShape(seqs, context_tokens, (chunk, *rest))

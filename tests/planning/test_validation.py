@@ -15,15 +15,19 @@ from simserve.cli import app
 from simserve.inputs.hardware_profile import load_gpu
 from simserve.latency.importers.kernel_package import KernelTable, find_package
 from simserve.latency.tables.curve import Limit, Shape
+from simserve.latency.tables.left_out import is_inner, shapes_left_out, sizes_left_out
 from simserve.latency.tables.limits import gemm_limit
+from simserve.planning.validation import closed_load, open_load
 from simserve.planning.validation.attention_kernels import attention_findings
-from simserve.planning.validation.findings import Finding, Section, median_finding, signed_pct
-from simserve.planning.validation.kernels import (
-    is_inner,
-    kernel_section,
-    shapes_left_out,
-    sizes_left_out,
+from simserve.planning.validation.declared_fit import Scalars, fit_scalars
+from simserve.planning.validation.findings import (
+    Finding,
+    FloatArray,
+    Section,
+    median_finding,
+    signed_pct,
 )
+from simserve.planning.validation.kernels import kernel_section
 from simserve.planning.validation.models import Candidate
 from simserve.planning.validation.report import report_text
 from simserve.planning.validation.runs import (
@@ -32,8 +36,10 @@ from simserve.planning.validation.runs import (
     request_section,
     requests_of,
 )
+from simserve.planning.validation.static_batches import add_static_batches
 from simserve.planning.validation.steps import step_section
-from simserve.records.step import StepShape
+from simserve.records.step import PrefillChunk, StepShape
+from simserve.traffic.segments import shared_prefix_tokens
 
 GROUNDTRUTH = Path(__file__).resolve().parents[3] / "shared" / "groundtruth"
 RUNS = GROUNDTRUTH / "llmservingsim_vllm"
@@ -158,6 +164,32 @@ def test_only_usable_decode_steps_are_compared(tmp_path: Path) -> None:
     assert len(section.skipped) == 1 and section.skipped[0].startswith("splitwise_dgx: no folder")
 
 
+def test_larger_static_batches_are_predicted_from_batch_1(tmp_path: Path) -> None:
+    columns = "model,gpu,tp,input_tokens_each,batch_size,output_tokens_each"
+    rows = [f"{columns},prefill_ms_median,decode_step_ms_median"]
+
+    class Halved:
+        """Half of what a prompt and a decode take, without the engine's 20 ms."""
+
+        def step_s(self, shape: StepShape) -> float:
+            return 0.5e-3 * (100 + shape.tokens + shape.context_tokens / 100)
+
+    for batch, prompt in ((1, 100), (1, 500), (1, 2000), (2, 500), (16, 500)):
+        prefill = (PrefillChunk(prompt, 0),) * batch
+        decodes = StepShape(batch, batch * (prompt + 50))
+        times = [20 + 2e3 * Halved().step_s(shape) for shape in (StepShape(0, 0, prefill), decodes)]
+        rows.append(f"llama2-70b,a100-80gb,2,{prompt},{batch},100,{times[0]},{times[1]}")
+    rows.append("llama2-70b,a100-80gb,2,2000,64,100,1,60")  # quicker than the GPU can be
+    (tmp_path / "measured.csv").write_text("\n".join(rows))
+    section = Section("step")
+    add_static_batches(tmp_path, lambda *_: iter([Candidate("tables", Halved())]), section)
+    found = {one.what: one for one in section.findings if one.measure == "median size"}
+    assert [one.points for one in found.values()] == [2, 2]
+    assert all(one.error_pct < 3 and one.is_met for one in found.values())
+    assert section.listings[0].rows[0][:3] == ("2", "64", "2000")
+    assert "on the 3 rows of batch 1" in section.fitted[0]
+
+
 # -- requests
 
 
@@ -218,22 +250,83 @@ def test_the_deployment_is_the_recorded_one(tmp_path: Path) -> None:
     assert [one.split(" ")[0] for one in untold] == ["KV", "async"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RUNS.is_dir(), reason="the measured runs are not beside the checkout")
 def test_measured_runs_are_compared_whole_and_closer_by_tables_than_by_roofline(
     tmp_path: Path,
 ) -> None:
     section = request_section(GROUNDTRUTH, tmp_path)
     assert section.skipped == []
-    found = {(one.what, one.measure): abs(one.error_pct) for one in section.findings}
-    buckets = [key for key in found if "decode steps of" in key[0]]
-    assert len(found) - len(buckets) == 2 * 2 * 3 * 2  # runs, models, latencies, measures
-    judged = [what for what, _ in buckets if "layer tables" in what]
-    assert len(judged) == 4 + 5  # no batch of the first run was beyond 64
-    assert all(one.within_5_pct is not None for one in section.findings if "steps" in one.what)
-    for (what, measure), error_pct in found.items():
-        if "layer tables" in what and (what, measure) not in buckets:
-            roofline = what.replace("layer tables", "roofline")
-            assert error_pct < found[roofline, measure]
+    assert len([one for one in section.fitted if "by half of the run" in one]) == 2
+    means = {
+        one.what: abs(one.error_pct)
+        for one in section.findings
+        if one.measure.startswith("of the mean")
+    }
+    assert len(means) == 2 * 5 * 3  # runs, models and fits, latencies
+    for what, error_pct in means.items():
+        if "(roofline)" in what:
+            assert means[what.replace("roofline", "layer tables")] < error_pct
+            fitted = what.replace("roofline", "two scalars of its first half")
+            assert means[fitted] < 2
+    buckets = [one for one in section.findings if "decode steps of" in one.what]
+    assert len([one for one in buckets if one.bar_pct is not None]) == 4 + 5
+    titles = [one.title for one in section.listings]
+    assert sum("next measurements" in title for title in titles) == 2
+
+
+def test_two_scalars_are_found_again_from_the_means_they_make() -> None:
+    def means(scalars: Scalars) -> FloatArray:
+        decode, prefill = scalars
+        return np.array([100 * prefill + 20 * decode, 10 * decode + prefill, 900 * decode])
+
+    found = fit_scalars(means, means(Scalars(0.93, 1.05)))
+    assert found.decode == pytest.approx(0.93, abs=0.005)
+    assert found.prefill == pytest.approx(1.05, abs=0.02)
+
+
+# -- deployments
+
+
+def test_an_open_load_has_equal_gaps_by_stage_and_cycles_through_its_prompts() -> None:
+    row = {
+        "stage_rates_rps": "5/10",
+        "stage_seconds": "60/30",
+        "system_prompt_tokens": "100",
+        "output_tokens": "247",
+    }
+    requests = open_load.requests_of(row, 580, 604)
+    arrival_s = requests.arrival_ps / 1e12
+    assert len(requests) == 600
+    assert np.diff(arrival_s[:300]) == pytest.approx(0.2)
+    assert np.diff(arrival_s[300:]) == pytest.approx(0.1) and arrival_s[300] == 60
+    assert (requests.prompt_tokens.min(), requests.prompt_tokens.max()) == (580, 604)
+    shared = shared_prefix_tokens(requests)
+    assert (shared[100:] == requests.prompt_tokens[100:]).all()  # every prompt came before
+    assert (shared[10:100] == 100).all() and (shared[:10] == 0).all()  # only the system prompt
+
+
+def test_a_closed_load_is_ten_prompts_a_user_of_four_fifths_to_all_of_the_length() -> None:
+    row = {"concurrency": "8.0", "isl": "1024", "osl": "512"}
+    requests = closed_load.requests_of(row)
+    assert requests.users == 8 and len(requests) == 80
+    assert 819 <= requests.prompt_tokens.min() <= requests.prompt_tokens.max() <= 1024
+    assert 410 <= requests.output_tokens.min() <= requests.output_tokens.max() <= 512
+
+
+def test_a_deployment_in_four_bits_has_its_own_bytes() -> None:
+    row = {
+        "model": "meta-llama/Llama-3.1-70B",
+        "gpu": "b200_sxm",
+        "tp_size": "2.0",
+        "concurrency": "8",
+        "isl": "1024",
+        "osl": "1024",
+        "gemm_quant_mode": "nvfp4",
+    }
+    deployment = closed_load.deployment_of(row)
+    assert deployment.model.weights is not None and deployment.model.weights.method == "nvfp4"
+    assert deployment.engine.max_num_seqs == 8 and not deployment.engine.enable_prefix_caching
 
 
 # -- the command
@@ -251,7 +344,7 @@ def test_without_ground_truth_every_level_is_skipped_by_name(
     assert "0 of 0 bars met" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["profile build", "profile import", "validate"])
+@pytest.mark.parametrize("words", ["profile build", "profile import", "profile fit", "validate"])
 def test_help_fits_80_columns_and_has_an_example(words: str) -> None:
     done = CliRunner().invoke(app, [*words.split(), "--help"])
     assert done.exit_code == 0

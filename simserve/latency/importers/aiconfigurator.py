@@ -20,22 +20,26 @@ from simserve.inputs.model_matrices import layer_matrices, padded_vocab
 from simserve.inputs.model_spec import ModelSpec
 from simserve.latency.importers.host_preset import host_terms
 from simserve.latency.importers.kernel_package import (
-    ELEMENT_BYTES,
     LICENCE,
     PACKAGE,
-    US_PER_MS,
     KernelPackage,
     KernelTable,
 )
-from simserve.latency.importers.regimes import flash_attention_2, multiprocessors
+from simserve.latency.importers.kernel_rows import (
+    DTYPES,
+    GEMM_DTYPES,
+    decode_row,
+    engine_reduce_rows,
+    gemm_rows,
+    moe_rows,
+    nccl_rows,
+    nearest_heads,
+    prefill_row,
+)
+from simserve.latency.importers.regimes import multiprocessors
 from simserve.latency.importers.table_folder import Row, sha256_of, write_folder
-from simserve.latency.tables.curve import Shape, octaves
-from simserve.latency.tables.schema import is_aligned
+from simserve.latency.tables.limits import Heads
 
-DTYPES = {"bfloat16": "bf16", "fp8": "fp8"}
-"""The package's names of number formats that a profile holds, and ours."""
-# Kernels of FlashAttention-2, as the tables name them (before Hopper vLLM has no other).
-_FLASH_ATTENTION_2 = ("vllm_flash_attn_fa2", "vllm_flash_attn")
 # Off the grid, how many sizes of n and of k on either side are kept.
 _NEIGHBOURS = 2
 _STATISTIC = "us_p50 holds the publisher's mean over its replays; the spread is not published"
@@ -74,6 +78,7 @@ def build_profile(
         "gemm": list(slices.gemm()),
         "attn_decode": list(slices.decode()),
         "attn_prefill": list(slices.prefill()),
+        "moe": list(slices.moe()),
         "comm": list(slices.all_reduce()),
     }
     report.missing.append("pointwise: the package has no table of norms, activations and sampling")
@@ -101,9 +106,11 @@ class _Slices:
         table = self._table("gemm", "gemm")
         if table is None:
             return
-        for theirs, ours in DTYPES.items():
+        for theirs, ours in GEMM_DTYPES.items():
             of_dtype = table.where(gemm_dtype=theirs)
             if not len(of_dtype):
+                if theirs not in DTYPES:
+                    continue
                 self._miss(f"gemm {ours}: not in {self.wanted.engine} {table.version}")
                 continue
             grid_n = np.unique(of_dtype.columns["n"]).tolist()
@@ -113,9 +120,28 @@ class _Slices:
                 if n > grid_n[-1] or k > grid_k[-1]:
                     self._miss(f"gemm {ours} {name} {n}x{k}: beyond the grid, nearest shapes kept")
                 shapes |= {(a, b) for a in around(grid_n, n) for b in around(grid_k, k)}
-            yield from _gemm_rows(of_dtype, ours, shapes)
-        if self.wanted.model.experts is not None:
-            self._miss("moe: the experts' tables of the package are not read")
+            yield from gemm_rows(of_dtype, ours, shapes)
+
+    def moe(self) -> Iterator[Row]:
+        """Yield the rows of the model's experts, of the quickest kernel at each point."""
+        model, experts = self.wanted.model, self.wanted.model.experts
+        if experts is None:
+            return
+        table = self._table("moe", "moe")
+        if table is None:
+            return
+        table = table.where(
+            num_experts=experts.count,
+            topk=experts.per_token,
+            hidden_size=model.hidden_size,
+            inter_size=experts.ffn_size,
+            moe_tp_size=self.wanted.tp,
+            moe_ep_size=1,
+        )
+        if not len(table):
+            shape = f"{experts.count} experts, top {experts.per_token}, of {experts.ffn_size}"
+            self._miss(f"moe: not in the table at tp {self.wanted.tp}: {shape}")
+        yield from moe_rows(table)
 
     def decode(self) -> Iterator[Row]:
         """Yield the rows of decode attention for the heads on one GPU."""
@@ -135,7 +161,7 @@ class _Slices:
             yield from engine_reduce_rows(table, tp)
         path = self.package.newest(self.system, "comm", "nccl", "nccl")
         nccl = self._take(path) if path else None
-        rows = list(_nccl_rows(nccl, tp)) if nccl else []
+        rows = list(nccl_rows(nccl, tp)) if nccl else []
         if not rows:
             self._miss(f"comm nccl: no all-reduce among {tp} GPUs")
         yield from rows
@@ -196,14 +222,14 @@ class _Slices:
             rows = table.where(head_dim=size)
             if "window_size" in rows.columns:  # older tables know no windows
                 rows = rows.where(window_size=0)
-            nearest = nearest_heads(rows, (queries, keys))
+            nearest = nearest_heads(rows, ours, Heads(queries, keys, size))
             if nearest is None:
                 self._miss(f"{ours}: no heads of {size} in the table")
                 continue
-            if nearest != (queries, keys):
-                near = f"{nearest[0]}/{nearest[1]}x{size}"
+            if nearest.shape != (queries, keys):
+                near = f"{nearest.queries}/{nearest.keys}x{size}"
                 self._miss(f"{ours} {queries}/{keys}x{size}: not in the table, nearest {near} kept")
-            rows = rows.where(num_heads=nearest[0], num_key_value_heads=nearest[1])
+            rows = rows.where(num_heads=nearest.queries, num_key_value_heads=nearest.keys)
             for index in range(len(rows)):
                 if str(rows.columns["kv_cache_dtype"][index]) in DTYPES:
                     yield row_of(rows.columns, index, self.wanted.gpu.name)
@@ -236,100 +262,3 @@ def around(grid: Sequence[int], value: int) -> list[int]:
         return [value]
     place = int(np.searchsorted(grid, value))
     return list(grid[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS])
-
-
-def _gemm_rows(table: KernelTable, dtype: str, shapes: set[tuple[int, int]]) -> Iterator[Row]:
-    columns = table.columns
-    pairs = zip(columns["n"].tolist(), columns["k"].tolist(), strict=True)
-    for index, pair in enumerate(pairs):
-        if pair in shapes:
-            m = int(columns["m"][index])
-            yield {
-                "dtype": dtype,
-                "backend": str(columns["kernel_source"][index]),
-                "m": m,
-                "n": pair[0],
-                "k": pair[1],
-                "aligned": int(is_aligned(m)),
-                **_time(columns["latency"][index]),
-            }
-
-
-def nearest_heads(table: KernelTable, wanted: Shape) -> Shape | None:
-    """Return the (query, KV) heads of the table that are most like ``wanted``, or None."""
-    columns = table.columns["num_heads"], table.columns["num_key_value_heads"]
-    known = {(int(q), int(k)) for q, k in zip(*columns, strict=True)}
-    return min(known, key=lambda one: (octaves(wanted, one), one), default=None)
-
-
-def decode_row(columns: Any, index: int, gpu: str) -> Row:
-    """Return a row of ``attn_decode``: the context includes the new token."""
-    batch, context = int(columns["batch_size"][index]), int(columns["step"][index]) + 1
-    heads = _heads(columns, index)
-    splits = heads["backend"] in _FLASH_ATTENTION_2
-    return {
-        **heads,
-        "regime": flash_attention_2(gpu, batch, int(heads["hkv"])) if splits else "",
-        "batch": batch,
-        "ctx": context,
-        "shape": "uniform",
-        "sum_ctx": batch * context,
-        "max_ctx": context,
-        "cv": 0,
-        **_time(columns["latency"][index]),
-    }
-
-
-def prefill_row(columns: Any, index: int, gpu: str) -> Row:
-    """Return a row of ``attn_prefill``: ``n_req`` prompts of ``q`` new tokens each."""
-    del gpu
-    return {
-        **_heads(columns, index),
-        "n_req": int(columns["batch_size"][index]),
-        "q": int(columns["isl"][index]),
-        "past": int(columns["step"][index]),
-        **_time(columns["latency"][index]),
-    }
-
-
-def _heads(columns: Any, index: int) -> dict[str, str | int]:
-    size = int(columns["head_dim"][index])
-    return {
-        "backend": str(columns["kernel_source"][index]),
-        "q_dtype": DTYPES.get(str(columns["attn_dtype"][index]), ""),
-        "kv_dtype": DTYPES[str(columns["kv_cache_dtype"][index])],
-        "hq": int(columns["num_heads"][index]),
-        "hkv": int(columns["num_key_value_heads"][index]),
-        "d": size,
-        "dv": size,
-    }
-
-
-def engine_reduce_rows(table: KernelTable, gpus: int) -> Iterator[Row]:
-    """Yield rows of ``comm`` by the engine's own all-reduce, in a graph and eager."""
-    table = table.where(num_gpus=gpus)
-    for index in range(len(table)):
-        kernel = str(table.columns["kernel_source"][index])
-        yield _reduce_row(table, index, "custom", int(not kernel.endswith("_eager")))
-
-
-def _nccl_rows(table: KernelTable, gpus: int) -> Iterator[Row]:
-    table = table.where(num_gpus=gpus, nccl_dtype="half", op_name="all_reduce")
-    for index in range(len(table)):
-        yield _reduce_row(table, index, "nccl", 0)
-
-
-def _reduce_row(table: KernelTable, index: int, kernel: str, graph: int) -> Row:
-    columns = table.columns
-    return {
-        "op": "all_reduce",
-        "impl": kernel,
-        "gpus": int(columns["num_gpus"][index]),
-        "bytes": int(columns["message_size"][index]) * ELEMENT_BYTES,
-        "graph": graph,
-        **_time(columns["latency"][index]),
-    }
-
-
-def _time(latency_ms: float) -> dict[str, float]:
-    return {"us_p50": float(latency_ms) * US_PER_MS}

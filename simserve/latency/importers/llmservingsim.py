@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simserve.errors import InputError
 from simserve.inputs.model_matrices import layer_matrices, padded_vocab
 from simserve.latency.importers.aiconfigurator import ImportReport
@@ -26,7 +28,10 @@ from simserve.latency.importers.layer_profile import (
 )
 from simserve.latency.importers.regimes import flash_attention_2, multiprocessors
 from simserve.latency.importers.table_folder import Row, sha256_of, write_folder
+from simserve.latency.tables.attention_rows import SPLIT
 from simserve.latency.tables.schema import is_aligned
+from simserve.latency.tables.waves_fit import UnevenCall, fit_waves
+from simserve.records.step import PrefillChunk
 
 LICENCE = "LLMServingSim: MIT, CASYS Lab at KAIST"
 _MATRICES = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "ffn_up", "down_proj": "ffn_down"}
@@ -85,6 +90,9 @@ def import_profile(
     report.missing.append("step: no whole steps, and no CUDA graphs, were measured")
     report.missing.append("host: published figures stand in, see host.yaml")
     head = _described(profile, report, date)
+    waves = _waves(profile, date)
+    if waves:
+        head["waves"] = waves
     if collectives is not None:
         tables["comm"] = list(collectives.rows)
         head["provenance"] = {
@@ -141,15 +149,53 @@ def _skew_rows(profile: LayerProfile) -> Iterator[Row]:
         return
     heads, repeats = _heads(profile), repeats_of(profile)
     for row, where in rows_of(profile, "skew"):
-        decodes, long = (count_in(row, key, where) for key in ("n", "nb"))
-        short_history, long_history = (count_in(row, key, where) for key in ("kvs", "kv_big"))
-        new, past = (count_in(row, key, where, 0) for key in ("pc", "kp"))
-        if long > decodes:
-            raise InputError(where, "nb", long, f"at most n ({decodes})")
-        histories = [long_history] * long + [short_history] * (decodes - long)
+        histories, new, past = _histories(row, where)
         time = _time(us_in(row, "t_skew_us", where) / repeats)
-        regime = {"regime": _regime(profile, decodes, new)}
+        regime = {"regime": _regime(profile, len(histories), new)}
         yield heads | regime | _decodes(histories, "bimodal", new, past) | time
+
+
+def _waves(profile: LayerProfile, date: str) -> dict[str, Any]:
+    """Return what uneven decodes cost over even ones, where each block serves one head.
+
+    The profiler timed every uneven call beside the even one of the same sum.
+    """
+    sms = multiprocessors(profile.gpu.name)
+    if profile.table("skew") is None or sms is None or _is_balanced(profile):
+        return {}
+    calls: dict[str, list[UnevenCall]] = {"decode": [], "mixed": []}
+    for row, where in rows_of(profile, "skew"):
+        if "t_mean_us" not in row:
+            return {}
+        histories, new, past = _histories(row, where)
+        regime = _regime(profile, len(histories), new)
+        if regime != SPLIT:
+            ratio = us_in(row, "t_skew_us", where) / us_in(row, "t_mean_us", where)
+            chunks = (PrefillChunk(new, past),) if new else ()
+            contexts = np.array(histories, dtype=np.int64) + 1
+            calls["mixed" if new else "decode"].append(UnevenCall(contexts, chunks, ratio))
+    keys = profile.model.kv_heads_per_gpu(profile.tp)
+    heads = {"decode": keys, "mixed": profile.model.attention_heads // profile.tp}
+    found = {name: fit_waves(calls[name], heads[name], sms) for name in calls}
+    return {
+        name: {"value": one.waves.numbers, "kind": "fitted", "source": one.told, "date": date}
+        for name, one in found.items()
+        if one is not None
+    }
+
+
+def _is_balanced(profile: LayerProfile) -> bool:
+    return profile.gpu.name.startswith(_NOT_FLASH_ATTENTION_2)
+
+
+def _histories(row: dict[str, str], where: str) -> tuple[list[int], int, int]:
+    """Return the histories of a skewed call's decodes, and its chunk: new tokens and past."""
+    decodes, long = (count_in(row, key, where) for key in ("n", "nb"))
+    short_history, long_history = (count_in(row, key, where) for key in ("kvs", "kv_big"))
+    new, past = (count_in(row, key, where, 0) for key in ("pc", "kp"))
+    if long > decodes:
+        raise InputError(where, "nb", long, f"at most n ({decodes})")
+    return [long_history] * long + [short_history] * (decodes - long), new, past
 
 
 def _regime(profile: LayerProfile, decodes: int, new: int) -> str:
@@ -157,7 +203,7 @@ def _regime(profile: LayerProfile, decodes: int, new: int) -> str:
 
     It splits KV only where every request has one query: beside a chunk decodes have one regime.
     """
-    if new or profile.gpu.name.startswith(_NOT_FLASH_ATTENTION_2):
+    if new or _is_balanced(profile):
         return ""
     return flash_attention_2(profile.gpu.name, decodes, profile.model.kv_heads_per_gpu(profile.tp))
 

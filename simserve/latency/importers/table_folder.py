@@ -72,7 +72,7 @@ def yaml_text(value: Mapping[str, Any], indent: int = 0) -> str:
         start = f"{' ' * indent}{key}:"
         if isinstance(inner, Mapping) and inner:
             lines.append(f"{start}\n{yaml_text(inner, indent + 2)}")
-        elif isinstance(inner, list) and not all(isinstance(one, int) for one in inner):
+        elif isinstance(inner, list) and not all(isinstance(one, int | float) for one in inner):
             lines.append(start + "\n")
             lines += [_list_item(one, indent + 2) for one in inner]
         else:

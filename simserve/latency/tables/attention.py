@@ -1,8 +1,7 @@
 """Attention of a step: decodes as lines in their summed context, prefill chunks from a surface.
 
-A batch of ``n`` decodes is priced at its mean context, so uneven batches cost what even ones
-do: exact for kernels that balance their load (FlashAttention-3), 2-3 % too little in the
-median for those that do not. ``decode_lines`` is where a surcharge for unevenness would go.
+A batch of ``n`` decodes is priced at its mean context: exact for kernels that balance their
+load (FlashAttention-3). What uneven batches cost beyond that stands in ``waves``.
 
 What no table covers (latent, sparse, or windowed attention without rows) has the roofline's
 cost, group by group.
@@ -25,20 +24,19 @@ from simserve.latency.tables.answers import (
     worse,
 )
 from simserve.latency.tables.attention_rows import (
+    SPLIT,
     MeasuredAttention,
-    Points,
     decode_grid,
     measured,
 )
+from simserve.latency.tables.chunk_grids import chunk_grid
 from simserve.latency.tables.curve import LEAST_UTILISATION
-from simserve.latency.tables.grid import Grid, build_grid
-from simserve.latency.tables.limits import AttentionLimit
+from simserve.latency.tables.grid import Grid
+from simserve.latency.tables.latent import latent_decodes
+from simserve.latency.tables.limits import Heads
 from simserve.latency.tables.lines import Lines, through
 from simserve.latency.tables.mixed import MixedSurfaces, measured_mixed
 from simserve.latency.tables.selection import Setting
-
-# Surfaces are continued by doubling to these sizes, longer than any model's context.
-_MOST_NEW, _MOST_PAST = 1 << 17, 1 << 21
 
 
 class DecodeAttention(Protocol):
@@ -52,7 +50,7 @@ class DecodeAttention(Protocol):
 class ChunkAttention(Protocol):
     """The prefill chunks of a step in some of the layers."""
 
-    def seconds(self, new: int, past: int) -> float:
+    def seconds(self, new: float, past: float) -> float:
         """Return the seconds of a chunk of ``new`` tokens on top of ``past``."""
         ...
 
@@ -81,8 +79,7 @@ def attention(setting: Setting) -> Attention:
     model = setting.model
     costs = attention_costs(model, setting.gpu, setting.tp)
     if model.mla is not None:
-        rooflines = [RooflineAttention(cost) for cost in costs]
-        return Attention([*rooflines], [*rooflines], [None] * len(costs), ["latent attention"], {})
+        return _latent(setting, costs)
     decodes: list[DecodeAttention] = []
     chunks: list[ChunkAttention] = []
     surfaces: list[MixedSurfaces | None] = []
@@ -115,6 +112,19 @@ def attention(setting: Setting) -> Attention:
     return Attention(decodes, chunks, surfaces, missing, raised)
 
 
+def _latent(setting: Setting, costs: Sequence[AttentionCost]) -> Attention:
+    """Return latent attention: decodes from ``mla`` where it has them, else the roofline's."""
+    rooflines = [RooflineAttention(cost) for cost in costs]
+    nothing = [None] * len(costs)
+    table = latent_decodes(setting)
+    if table is None:
+        return Attention([*rooflines], [*rooflines], [*nothing], ["latent attention"], {})
+    decodes = TabledDecodes(table, setting.model.layers, costs[0])
+    raised = {"mla": sum(grid.raised for grid in table.grids.values())}
+    missing = ["prefill attention", "attention of mixed steps (the longer part and the shorter)"]
+    return Attention([decodes], [*rooflines], [*nothing], missing, raised)
+
+
 class RooflineAttention:
     """The roofline's cost of some layers, as both protocols ask for it."""
 
@@ -144,6 +154,21 @@ class TabledDecodes:
 
     def __init__(self, table: MeasuredAttention, layers: int, cost: AttentionCost) -> None:
         self._table, self._layers, self._cost = table, layers, cost
+
+    @property
+    def heads(self) -> Heads:
+        """The heads on one GPU."""
+        return self._table.limit.heads
+
+    def is_unsplit(self, padded_batch: int) -> bool:
+        """Return whether one thread block goes through all of a request's KV, for each head."""
+        regime = self._table.regime(padded_batch)
+        return regime in self._table.grids and regime != SPLIT
+
+    def knots(self, batch: int, padded_batch: int) -> tuple[tuple[float, float], ...]:
+        """Return the measured batches that a batch is priced from, and their weights."""
+        grid = self._table.grids[self._table.regime(padded_batch)]
+        return tuple((grid.rows[row], share) for row, share in _around(grid.rows, batch))
 
     def decode_lines(self, batch: int, padded_batch: int) -> Lines:
         """Return the seconds over the summed context of ``batch`` decodes.
@@ -181,7 +206,7 @@ class TabledDecodes:
             frozenset(batch * context for context in exact),
         )
 
-    def _row(self, grid: Grid, row: int) -> tuple[Lines, int, list[int]]:
+    def _row(self, grid: Grid, row: int) -> tuple[Lines, float, list[float]]:
         """Return one batch over its context, where its rows end, and its own contexts."""
         contexts: list[float] = list(grid.columns)
         times = list(grid.times[row])
@@ -219,7 +244,7 @@ class TabledChunks:
         corner_s = layers * self._limit.chunk_s(self._news[-1], self._pasts[-1])
         self._tail = min(1.0, max(LEAST_UTILISATION, corner_s / self._roots[-1][-1] ** 2))
 
-    def seconds(self, new: int, past: int) -> float:
+    def seconds(self, new: float, past: float) -> float:
         """Return the seconds of a chunk of ``new`` tokens on top of ``past``."""
         news, pasts, roots = self._news, self._pasts, self._roots
         if new > news[-1] or past > pasts[-1]:
@@ -266,30 +291,14 @@ class TabledChunks:
             corners.append(INTERP)
         return functools.reduce(worse, corners)
 
-    def _beyond(self, new: int, past: int) -> float:
+    def _beyond(self, new: float, past: float) -> float:
         """Return the edge's seconds and what the limit adds beyond it, at the last utilisation."""
         edge = min(new, self._news[-1]), min(past, self._pasts[-1])
         added_s = self._limit.chunk_s(new, past) - self._limit.chunk_s(*edge)
         return self.seconds(*edge) + self._layers * added_s / self._tail
 
 
-def chunk_grid(points: Points, limit: AttentionLimit) -> Grid:
-    """Return the grid of a prefill table, new × past tokens, continued by doubling."""
-    news, pasts = (max(point[axis] for point in points) for axis in (0, 1))
-    more = _doubled(news, _MOST_NEW), _doubled(pasts, _MOST_PAST)
-    return build_grid(points, limit.chunk_s, *more, root_rows=True)
-
-
-def _doubled(last: int, most: int) -> list[int]:
-    """Return the sizes beyond ``last`` by doubling, the final one at least ``most``."""
-    sizes, size = [], max(last, 1)
-    while size < most:
-        size *= 2
-        sizes.append(size)
-    return sizes
-
-
-def _around(sizes: Sequence[int], size: int) -> list[tuple[int, float]]:
+def _around(sizes: Sequence[float], size: int) -> list[tuple[int, float]]:
     """Return the rows around ``size`` and their weights; beyond the last, in proportion."""
     if size <= sizes[0]:
         return [(0, 1.0)]

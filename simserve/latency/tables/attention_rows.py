@@ -8,6 +8,7 @@ common, so each regime has its own grid, and none is interpolated across.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -17,8 +18,9 @@ from simserve.errors import InputError
 from simserve.inputs.model_shape import AttentionGroup
 from simserve.latency.tables.answers import TRANSFER
 from simserve.latency.tables.csv_file import Row, Table
-from simserve.latency.tables.curve import MOST_OCTAVES, octaves
+from simserve.latency.tables.curve import MOST_OCTAVES
 from simserve.latency.tables.grid import Grid, build_grid
+from simserve.latency.tables.lending import heads_apart, lent_points
 from simserve.latency.tables.limits import AttentionLimit, Heads
 from simserve.latency.tables.profile import HEAD
 from simserve.latency.tables.selection import Setting
@@ -27,9 +29,11 @@ SPLIT, UNSPLIT = "split", "unsplit"
 # FlashAttention-2, csrc/flash_attn/flash_api.cpp, num_splits_heuristic: no split from 0.8 of
 # the block slots on, of which there are two per SM.
 _FULL_SHARE, _BLOCKS_PER_SM = 0.8, 2
-_FP8_BYTES = 1.0
+# The names of KV values by their bytes; two bytes are either of the 16-bit formats.
+_KV_DTYPES = {1.0: ("fp8",), 4.0: ("fp32",)}
+_SIXTEEN_BITS = ("bf16", "fp16")
 
-Points = dict[tuple[int, int], float]
+Points = dict[tuple[float, float], float]
 GridOf = Callable[[Points, AttentionLimit], Grid]
 
 
@@ -92,7 +96,7 @@ def measured(
     threshold = unsplit_from(setting, fitting.table, set(by_regime), limit.heads)
     grids = {}
     for regime, points in by_regime.items():
-        own = points if lent is None else _lend(points, lent, limit, axes)
+        own = points if lent is None else lent_points(name, points, lent, limit)
         grids[regime] = grid_of(own, limit)
     return MeasuredAttention(grids, limit, threshold, TRANSFER if lent else None)
 
@@ -110,7 +114,7 @@ def fitting_rows(setting: Setting, name: str, group: AttentionGroup) -> FittingR
     if not any(row.keys["window"] == window for row in table.rows):
         return None
     kv_bytes = setting.model.kv_bytes_per_value
-    dtypes = ("fp8",) if kv_bytes == _FP8_BYTES else ("bf16", "fp16")
+    dtypes = _KV_DTYPES.get(kv_bytes, _SIXTEEN_BITS)
     rows = [
         row
         for row in setting.of_dtype(table, "kv_dtype", *dtypes)
@@ -136,22 +140,6 @@ def _is_even(row: Row) -> bool:
     )
 
 
-def bound(limit: AttentionLimit, axes: tuple[str, str]) -> Callable[[float, float], float]:
-    """Return the lower bound over the two sizes that ``axes`` names."""
-    return limit.decode_s if axes[0] == "batch" else limit.chunk_s
-
-
-def _lend(
-    points: Points, lent: AttentionLimit, limit: AttentionLimit, axes: tuple[str, str]
-) -> Points:
-    """Return the times of other heads at the same utilisation, at most 1."""
-    theirs, ours = bound(lent, axes), bound(limit, axes)
-    return {
-        point: ours(*point) / min(1.0, theirs(*point) / seconds)
-        for point, seconds in points.items()
-    }
-
-
 def _heads(row: Row) -> Heads:
     return Heads(row.number("hq"), row.number("hkv"), row.number("d"))
 
@@ -163,8 +151,9 @@ def _lender(setting: Setting, table: Table, rows: list[Row], heads: Heads) -> He
     if not alike:
         setting.nothing(table, "d", heads.size, (one.size for one in known))
         return None
-    nearest = min(alike, key=lambda one: (octaves(heads.shape, one.shape), one.shape))
-    distance = octaves(heads.shape, nearest.shape)
+    apart = functools.partial(heads_apart, table.name, heads)
+    nearest = min(alike, key=lambda one: (apart(one), one.shape))
+    distance = apart(nearest)
     if distance > MOST_OCTAVES and not setting.allow_extrapolation:
         wanted = f"{heads.queries}/{heads.keys}"
         setting.nothing(table, "hq/hkv", wanted, (f"{one.queries}/{one.keys}" for one in alike))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from simserve.inputs.model_matrices import Matrix, layer_matrices, padded_vocab
 from simserve.latency.tables.answers import ROOFLINE
 from simserve.latency.tables.attention import ChunkAttention, DecodeAttention, attention
+from simserve.latency.tables.experts import routed_experts
 from simserve.latency.tables.gemms import Gemms, Operator
 from simserve.latency.tables.mixed import MixedSurfaces
 from simserve.latency.tables.selection import Setting
@@ -45,16 +46,18 @@ def compose(setting: Setting) -> Operators:
     """
     model, tp = setting.model, setting.tp
     gemms = Gemms(setting)
-    by_tokens = [(one.name, gemms.operator(one)) for one in layer_matrices(model, tp)]
+    experts = routed_experts(setting)
+    by_tokens = [
+        (one.name, gemms.operator(one))
+        for one in layer_matrices(model, tp)
+        if one.part != "experts" or experts is None
+    ]
+    if experts is not None:
+        by_tokens.append(("experts", experts))
     head = Matrix("head", "lm_head", -(-padded_vocab(model) // tp), model.hidden_size, 1)
     by_seqs = [(head.name, gemms.operator(head))]
     not_modelled = []
-    for name, goes_by_seqs, operator in elementwise(setting):
-        if operator is None:
-            not_modelled.append(f"{name} (taken as nothing)")
-        else:
-            (by_seqs if goes_by_seqs else by_tokens).append((name, operator))
-    for name, goes_by_seqs, operator in collectives(setting):
+    for name, goes_by_seqs, operator in (*elementwise(setting), *collectives(setting)):
         (by_seqs if goes_by_seqs else by_tokens).append((name, operator))
     decodes, chunks, mixed, missing, raised = attention(setting)
     unanswered = [name for name, one in (*by_tokens, *by_seqs) if one(1).source == ROOFLINE]

@@ -28,7 +28,7 @@ from simserve.latency.tables.schema import is_aligned
 from simserve.latency.tables.selection import Setting
 
 _TABLE = "gemm"
-_FP8_BYTES = 1.0
+_FP8_BYTES, _FP32_BYTES = 1.0, 4.0
 
 Operator = Callable[[int], Answer]
 """The answer of all of an operator's kernels in a step, by a count."""
@@ -87,6 +87,8 @@ class Gemms:
             return (weights.method,), flops_per_s(gpu, weights.gemm_dtype)
         if model.weight_bytes_per_value == _FP8_BYTES:
             return ("fp8",), flops_per_s(gpu, "fp8")
+        if model.weight_bytes_per_value == _FP32_BYTES:
+            return ("fp32",), flops_per_s(gpu, "bf16")  # fp32 is nowhere quicker
         return ("bf16", "fp16"), flops_per_s(gpu, "bf16")
 
     def _curves_of(

@@ -17,6 +17,7 @@ from simserve.latency.tables.curve import is_raised
 from simserve.latency.tables.holes import fill_between, fill_beyond
 from simserve.latency.tables.isotonic import isotonic_grid
 
+Cell = tuple[float, float]
 Limit2 = Callable[[float, float], float]
 
 
@@ -28,18 +29,18 @@ class Grid:
     ``raised`` counts the measured cells that were quicker than the limit.
     """
 
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
     times: tuple[tuple[float, ...], ...]
     sources: tuple[tuple[str, ...], ...]
     raised: int
 
 
 def build_grid(
-    points: Mapping[tuple[int, int], float],
+    points: Mapping[Cell, float] | Mapping[tuple[int, int], float],
     limit: Limit2,
-    more_rows: Sequence[int] = (),
-    more_columns: Sequence[int] = (),
+    more_rows: Sequence[float] = (),
+    more_columns: Sequence[float] = (),
     root_rows: bool = False,
 ) -> Grid:
     """Return the grid of ``points`` (row, column) → seconds, with ``more`` knots to fill.

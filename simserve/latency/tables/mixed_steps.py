@@ -12,15 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from simserve.latency.tables.answers import Answer
 from simserve.latency.tables.attention import ChunkAttention, DecodeAttention
 from simserve.latency.tables.lines import Lines
 from simserve.latency.tables.mixed import ChunkBeside, MixedSurfaces
+from simserve.latency.tables.waves import Waves
 from simserve.records.step import PrefillChunk
 
 DECODE, PREFILL, MIXED = "attn_decode", "attn_prefill", "attn_mixed"
 
-Seconds = Callable[[int, int], float]
+Seconds = Callable[[float, float], float]
 
 
 class _Group(NamedTuple):
@@ -35,15 +39,19 @@ class _Group(NamedTuple):
 class MixedAttention:
     """The attention of steps with ``decodes`` decodes and at least one chunk."""
 
-    __slots__ = ("_added_frac", "_decodes", "_groups", "_one")
+    __slots__ = ("_added_frac", "_decodes", "_groups", "_heads", "_one", "_waves")
 
     def __init__(
         self,
         decodes: int,
         parts: Sequence[tuple[DecodeAttention, ChunkAttention, MixedSurfaces | None]],
         added_frac: float,
+        waves: Waves | None = None,
     ) -> None:
         self._decodes, self._added_frac = decodes, added_frac
+        surfaces = parts[0][2]
+        self._waves = waves if surfaces is not None else None
+        self._heads = surfaces.limit.heads.queries if surfaces is not None else 1
         self._groups = [
             _Group(
                 one.decode_lines(decodes, decodes),
@@ -60,8 +68,23 @@ class MixedAttention:
             else None
         )
 
-    def seconds(self, context_tokens: int, prefill: Sequence[PrefillChunk]) -> float:
-        """Return the seconds; ``context_tokens`` are those of all decodes together."""
+    def seconds(
+        self,
+        context_tokens: int,
+        prefill: Sequence[PrefillChunk],
+        contexts: npt.NDArray[np.int64] | None = None,
+    ) -> float:
+        """Return the seconds; ``context_tokens`` are those of all decodes together.
+
+        ``contexts`` are those of each, if it is known what uneven ones cost: there one block
+        serves one query head.
+        """
+        even_s = self._even_s(context_tokens, prefill)
+        if contexts is None or self._waves is None:
+            return even_s
+        return even_s * self._waves.mixed(contexts, prefill, self._heads)
+
+    def _even_s(self, context_tokens: int, prefill: Sequence[PrefillChunk]) -> float:
         if self._one is not None and len(prefill) == 1:  # nearly every mixed step
             decodes_s, chunk_s, beside_s = self._one
             new, past = prefill[0]

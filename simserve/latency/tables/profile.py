@@ -26,12 +26,14 @@ from simserve.latency.tables.waves import Waves, parse_waves
 HEAD = "profile.yaml"
 _HOST = "host.yaml"
 # Facts about the measuring, kept as they stand; nothing is priced from them.
-_MIXED, _WAVES = "mixed_added_frac", "waves"
+_MIXED, _WAVES, _GPU_TIME = "mixed_added_frac", "waves", "gpu_time_factor"
 # What waves are stated for: decodes alone whose KV is not split, and decodes beside a chunk.
 WAVE_KINDS = ("decode", "mixed")
 # The time of a mixed attention call without rows: the sum of its parts, unless the profile
 # says otherwise.
 _SUM_OF_PARTS = 1.0
+# A factor beyond is no correction of a table, but another GPU.
+MOST_GPU_TIME = 4.0
 _FACTS = ("software", "ceilings", "memory", "run", "quality", "missing", "licence_notes", "notes")
 _KEYS = (
     "schema",
@@ -46,6 +48,7 @@ _KEYS = (
     "provenance",
     _MIXED,
     _WAVES,
+    _GPU_TIME,
     *_FACTS,
 )
 
@@ -58,7 +61,8 @@ class Profile:
     the backend to price from where a table has several. ``origins`` has the provenance of
     every table. ``mixed_added_frac`` is the share of the smaller part, decodes or chunks, that
     attention of a mixed step without rows adds to the larger. ``waves`` tell, by
-    ``WAVE_KINDS``, what uneven decodes cost. ``digest`` is the SHA-256 of all files.
+    ``WAVE_KINDS``, what uneven decodes cost; ``gpu_time_factor`` multiplies all of the GPU's time.
+    ``digest`` is the SHA-256 of all files.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Profile:
     host: HostTerms | None
     mixed_added_frac: float
     waves: Mapping[str, Waves]
+    gpu_time_factor: float
     facts: Mapping[str, Any]
     digest: str
 
@@ -133,6 +138,9 @@ def read_profile(folder: Path) -> Profile:
         if _MIXED in entry
         else _SUM_OF_PARTS,
         waves=_waves(_mapping(entry, _WAVES, where), where),
+        gpu_time_factor=read_sourced(entry[_GPU_TIME], where, _GPU_TIME, _parse_factor).value
+        if _GPU_TIME in entry
+        else 1.0,
         facts={key: entry[key] for key in _FACTS if key in entry},
         digest=_digest(folder),
     )
@@ -153,6 +161,14 @@ def _waves(entry: Mapping[str, Any], where: str) -> dict[str, Waves]:
             got = one.get("value", "nothing")
             raise InputError(where, f"{which}.value", got, str(error)) from None
     return found
+
+
+def _parse_factor(value: object) -> float:
+    allowed = f"a number from {1 / MOST_GPU_TIME:g} to {MOST_GPU_TIME:g}"
+    number = parse_quantity(value, {}, allowed)
+    if not 1 / MOST_GPU_TIME <= number <= MOST_GPU_TIME:
+        raise ValueError(allowed)
+    return number
 
 
 def _parse_frac(value: object) -> float:

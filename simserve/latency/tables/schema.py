@@ -148,8 +148,6 @@ MEASURES: Mapping[str, Column] = MappingProxyType(
 )
 """Columns that any table may have beside its keys; ``n`` is the repeats, except in ``gemm``."""
 
-NOT_PRICED = ("attn_mixed", "mla", "moe")
-"""Tables that are read and checked, and that no step is priced from yet."""
 NOT_READ = ("sentinels", "repeatability")
 """Tables about the measuring itself."""
 

@@ -22,16 +22,22 @@ from simserve.latency.tables.limits import collective_limit, elementwise_limit
 from simserve.latency.tables.selection import Setting
 
 _POINTWISE, _COMM = "pointwise", "comm"
-PER_LAYER = ("norm", "rope_store", "act")
-"""The kernels of a layer that a roofline's overhead per layer stands for."""
+# A kernel of no work, inside a CUDA graph: aiconfigurator-core 0.12.0, systems/*.yaml
+# (mem_empirical_constant_latency, the same for 14 of 15 GPUs). Norms, rotations and activations
+# of one token take 1.9-4.2 us in the layer profiles of an RTX 4090 and an RTX PRO 6000.
+_KERNEL_S = 3e-6
+# Values that a kernel moves, as multiples of its width: a norm reads and writes hidden state
+# and residual; an activation reads gate and up and writes their product.
+_MOVED = {"norm": 4.0, "act": 3.0}
+# Sampling reads the logits in 16 bits, writes them in 32 and reads those (vLLM's sampler).
+_SAMPLED_BYTES = 10.0
 
 
-def elementwise(setting: Setting) -> Iterator[tuple[str, bool, Operator | None]]:
+def elementwise(setting: Setting) -> Iterator[tuple[str, bool, Operator]]:
     """Yield the elementwise operators: name, whether by sequences (else tokens), answer.
 
-    One that the table has not is answered by the roofline: a layer's kernels by their share
-    of its overhead per layer, by number; embedding, query norms and sampling by nothing, which
-    is told by None.
+    One that the table has not takes what the roofline says: a launch in a graph, and its bytes
+    at the share of the bandwidth that kernels reach.
     """
     model, tp = setting.model, setting.tp
     widths_of_heads = [
@@ -49,17 +55,20 @@ def elementwise(setting: Setting) -> Iterator[tuple[str, bool, Operator | None]]
     ]
     if model.qk_norm:
         kernels.append(("qk_norm", heads, model.layers, False))
-    in_layer = model.norms_per_layer + len(PER_LAYER) - 1
-    overhead_s = model.layers * setting.gpu.efficiency["kernel_launch_s"].value / in_layer
     for op, width, times, by_seqs in kernels:
-        curve = _width_curve(setting, op, width) if times else None
-        if curve is not None:
-            yield op, by_seqs, _scaled(curve, times)
-        elif op in PER_LAYER:
-            share_s = overhead_s * (model.norms_per_layer if op == "norm" else 1)
-            yield op, by_seqs, _constant(share_s)
-        else:
-            yield op, by_seqs, None
+        if times:
+            curve = _width_curve(setting, op, width)
+            yield op, by_seqs, _scaled(curve, times) if curve else _moved(setting, op, width, times)
+
+
+def _moved(setting: Setting, op: str, width: int, times: int) -> Operator:
+    """Return the time of ``times`` kernels that do nothing but move ``width`` values a token."""
+    gpu = setting.gpu
+    moved_bytes = _MOVED.get(op, 2.0) * width * ACTIVATION_BYTES
+    if op == "sample":
+        moved_bytes = _SAMPLED_BYTES * width
+    token_s = moved_bytes / (gpu.hbm_bytes_per_s * gpu.efficiency["hbm_efficiency"].value)
+    return lambda count: Answer(times * (_KERNEL_S + count * token_s), ROOFLINE)
 
 
 def collectives(setting: Setting) -> Iterator[tuple[str, bool, Operator]]:
@@ -83,10 +92,6 @@ def _scaled(curve: Curve, times: int, size_per_count: float = 1.0) -> Operator:
         return Answer(times * seconds, source)
 
     return answer
-
-
-def _constant(seconds: float) -> Operator:
-    return lambda _: Answer(seconds, ROOFLINE)
 
 
 def _width_curve(setting: Setting, op: str, width: int) -> Curve | None:

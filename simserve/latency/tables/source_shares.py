@@ -7,7 +7,7 @@ which is a sample in proportion to it, the same for the same log.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,39 @@ IntArray = npt.NDArray[np.int64]
 def shares_of_run(
     model: TableModel, logs: Sequence[StepLog], most_rows: int = MOST_ROWS
 ) -> dict[str, float]:
-    """Return the shares of the logs' time by source, which sum to 1; empty if nothing ran.
+    """Return the shares of the logs' time by source, which sum to 1; empty if nothing ran."""
+    return source_shares(model, *_rows_of(logs), most_rows)
 
-    A row of many steps stands at its middle context.
+
+def sampled_steps(
+    logs: Sequence[StepLog], most_rows: int = MOST_ROWS
+) -> Iterator[tuple[StepShape, float]]:
+    """Yield steps that stand for the logs' time, and their shares of it.
+
+    A row of many steps stands at its middle context; the chunks of a row are taken to be alike.
     """
+    return _sampled(*_rows_of(logs), most_rows)
+
+
+def source_shares(
+    model: TableModel, shapes: IntArray, weights: IntArray, most_rows: int = MOST_ROWS
+) -> dict[str, float]:
+    """Return the shares of time by source for rows that took ``weights`` in all.
+
+    ``shapes`` is ``int64[rows, 5]``: decodes, their summed context, chunks, their new tokens,
+    their summed context (past and new). The chunks of a row are taken to be alike.
+    """
+    totals = dict.fromkeys((*SOURCES, HOST), 0.0)
+    for shape, share in _sampled(shapes, weights, most_rows):
+        parts = model.parts(shape)
+        step_s = sum(part.seconds for part in parts)
+        for part in parts:
+            totals[part.source] += share * part.seconds / step_s
+    return totals if any(totals.values()) else {}
+
+
+def _rows_of(logs: Sequence[StepLog]) -> tuple[IntArray, IntArray]:
+    """Return the shapes of the logs' rows, as ``source_shares`` takes them, and their time."""
     busy = [
         (log.steps * log.duration_ps + log.duration_growth_ps * (log.steps * (log.steps - 1) // 2))
         for log in logs
@@ -50,23 +79,16 @@ def shares_of_run(
         ]
         or [np.empty((0, 5), dtype=np.int64)]
     )
-    weights = np.concatenate(busy) if busy else np.empty(0, dtype=np.int64)
-    return source_shares(model, shapes, weights, most_rows)
+    return shapes, np.concatenate(busy) if busy else np.empty(0, dtype=np.int64)
 
 
-def source_shares(
-    model: TableModel, shapes: IntArray, weights: IntArray, most_rows: int = MOST_ROWS
-) -> dict[str, float]:
-    """Return the shares of time by source for rows that took ``weights`` in all.
-
-    ``shapes`` is ``int64[rows, 5]``: decodes, their summed context, chunks, their new tokens,
-    their summed context (past and new). The chunks of a row are taken to be alike.
-    """
-    totals = dict.fromkeys((*SOURCES, HOST), 0.0)
+def _sampled(
+    shapes: IntArray, weights: IntArray, most_rows: int
+) -> Iterator[tuple[StepShape, float]]:
     weights = np.where(shapes[:, 0] + shapes[:, 2] > 0, weights, 0)
     whole = int(weights.sum())
     if not whole:
-        return {}
+        return
     rows, counts = np.arange(len(weights)), weights / whole
     if len(weights) > most_rows:
         ends = np.cumsum(weights)
@@ -74,13 +96,8 @@ def source_shares(
         rows, drawn = np.unique(np.searchsorted(ends, marks, side="right"), return_counts=True)
         counts = drawn / most_rows
     for row, share in zip(rows.tolist(), counts.tolist(), strict=True):
-        if not share:
-            continue
-        parts = model.parts(_shape(*shapes[row].tolist()))
-        step_s = sum(part.seconds for part in parts)
-        for part in parts:
-            totals[part.source] += share * part.seconds / step_s
-    return totals
+        if share:
+            yield _shape(*shapes[row].tolist()), share
 
 
 def _shape(decodes: int, context: int, chunks: int, new: int, chunk_context: int) -> StepShape:

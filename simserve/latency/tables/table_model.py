@@ -18,6 +18,7 @@ from simserve.inputs.model_spec import ModelSpec
 from simserve.latency.model import UNLIMITED_CONTEXT, DecodeLine
 from simserve.latency.tables.anchors import Anchor, fit_anchors
 from simserve.latency.tables.answers import HOST, Part
+from simserve.latency.tables.attention import TabledDecodes
 from simserve.latency.tables.composition import compose
 from simserve.latency.tables.gemms import Operator
 from simserve.latency.tables.host_time import host_time
@@ -25,6 +26,7 @@ from simserve.latency.tables.lines import Lines, at_least, total
 from simserve.latency.tables.mixed_steps import DECODE, PREFILL, MixedAttention
 from simserve.latency.tables.profile import Profile
 from simserve.latency.tables.selection import Setting, check_match
+from simserve.latency.tables.uneven import Contexts, UnevenStep
 from simserve.records.clock import to_ps
 from simserve.records.step import StepShape
 
@@ -36,7 +38,8 @@ class TableModel:
     """The steps of ``model`` on ``tp`` GPUs, priced from ``profile``.
 
     ``anchors`` are the factors of whole steps by regime, ``missing`` what the roofline
-    answers, ``warnings`` what the reader of a result should know.
+    answers, ``warnings`` what the reader of a result should know. ``reads_contexts`` says
+    whether the profile tells what uneven decodes cost.
 
     Raises:
         InputError: if the profile is of another GPU, model or tp, or has not its dtypes.
@@ -55,9 +58,12 @@ class TableModel:
         "_operators",
         "_prefill_factor",
         "_sizes",
+        "_uneven_steps",
         "anchors",
         "missing",
+        "model",
         "profile",
+        "reads_contexts",
     )
 
     def __init__(
@@ -72,7 +78,7 @@ class TableModel:
     ) -> None:
         setting = Setting(profile, model, gpu, tp, allow_extrapolation)
         check_match(setting)
-        self.profile = profile
+        self.profile, self.model = profile, model
         operators = self._operators = compose(setting)
         self.missing = operators.missing
         self._sizes = profile.host.decode_graph_sizes if profile.host else ()
@@ -86,12 +92,14 @@ class TableModel:
         if len(operators.chunks) > 1:
             self._chunk_s = self._chunks_s
         groups = list(zip(operators.decodes, operators.chunks, operators.mixed, strict=True))
-        added_frac = profile.mixed_added_frac
-        self._mixed = _Tabulated(lambda decodes: MixedAttention(decodes, groups, added_frac))
+        added_frac, waves = profile.mixed_added_frac, profile.waves.get("mixed")
+        self._mixed = _Tabulated(lambda decodes: MixedAttention(decodes, groups, added_frac, waves))
         self._decode_steps = _Tabulated(self._decode_step)
         self._decode_pieces: dict[int, _Pieces] = {}
+        self._uneven_steps = _Tabulated(self._uneven_step)
+        self.reads_contexts = bool(profile.waves) and len(groups) == 1
         self.anchors: dict[str, Anchor] = {}
-        self._prefill_factor = self._mixed_factor = 1.0
+        self._prefill_factor = self._mixed_factor = profile.gpu_time_factor
         self.anchors = fit_anchors(setting, self.gpu_s)
         self._prefill_factor, self._mixed_factor = self._factor("prefill"), self._factor("mixed")
 
@@ -108,8 +116,10 @@ class TableModel:
 
     def step_s(self, shape: StepShape) -> float:
         """Return the duration of a step in seconds, host time included."""
-        decodes, context_tokens, prefill = shape
+        decodes, context_tokens, prefill, contexts = shape
         if not prefill:
+            if contexts is not None and self.reads_contexts:
+                return self._uneven_steps[decodes].seconds(contexts)
             return self._decode_steps[decodes].seconds(context_tokens)
         chunk_s = self._chunk_s
         tokens, seqs = decodes, decodes + len(prefill)
@@ -117,7 +127,7 @@ class TableModel:
             tokens += new
         gpu_s = self._by_tokens[tokens] + self._by_seqs[seqs]
         if decodes:
-            gpu_s += self._mixed[decodes].seconds(context_tokens, prefill)
+            gpu_s += self._mixed[decodes].seconds(context_tokens, prefill, contexts)
             gpu_s *= self._mixed_factor
         else:
             for new, past in prefill:
@@ -142,6 +152,16 @@ class TableModel:
         starts, rounded = pieces
         return rounded[bisect_right(starts, decode_context_tokens) - 1]
 
+    def uneven_decode_line(self, decode_slots: int, contexts: Contexts) -> DecodeLine:
+        """Return the line of decodes of these contexts, for the next ``SPAN_STEPS`` steps.
+
+        Where the profile does not tell what unevenness costs it is ``decode_line``.
+        """
+        step = self._uneven_steps[decode_slots]
+        if step.waves is None:
+            return self.decode_line(decode_slots, int(contexts.sum()))
+        return step.line(contexts)
+
     def gpu_s(self, shape: StepShape) -> float:
         """Return the GPU's share of a step, in seconds."""
         return sum(part.seconds for part in self._kernels(shape))
@@ -151,6 +171,15 @@ class TableModel:
         kernels = self._kernels(shape)
         host_s = self.step_s(shape) - sum(part.seconds for part in kernels)
         return [*kernels, Part(HOST, max(0.0, host_s), HOST)]
+
+    @property
+    def by_sequences(self) -> frozenset[str]:
+        """The names of the operators whose work goes by sequences, not by tokens."""
+        return frozenset(name for name, _ in self._operators.by_seqs)
+
+    def padded_tokens(self, shape: StepShape) -> int:
+        """Return the tokens that a step is computed for, the padding of a graph included."""
+        return shape.tokens if shape.prefill else self._launched(shape.decode_seqs)[0]
 
     def _kernels(self, shape: StepShape) -> list[Part]:
         operators, decodes = self._operators, shape.decode_seqs
@@ -177,7 +206,7 @@ class TableModel:
 
     def _factor(self, regime: str) -> float:
         anchor = self.anchors.get(regime)
-        return anchor.applied if anchor else 1.0
+        return self.profile.gpu_time_factor * (anchor.applied if anchor else 1.0)
 
     def _launched(self, batch: int) -> tuple[int, bool, float]:
         """Return the padded batch, whether a graph is replayed, and the anchors' factor."""
@@ -199,7 +228,29 @@ class TableModel:
         host = self._graph if graph else self._eager
         return at_least(gpu, host.floor(batch, 0), host.added(batch, 0))
 
-    def _chunks_s(self, new: int, past: int) -> float:
+    def _uneven_step(self, batch: int) -> UnevenStep:
+        padded, graph, factor = self._launched(batch)
+        attention = self._attention(batch, padded)
+        fixed_s = self._by_tokens[padded] + self._by_seqs[batch]
+        host = self._graph if graph else self._eager
+        decodes, waves, heads = self._operators.decodes[0], None, 1
+        knots: tuple[tuple[float, float], ...] = ()
+        if self.reads_contexts and isinstance(decodes, TabledDecodes):
+            heads = decodes.heads.keys
+            if decodes.is_unsplit(padded):
+                waves = self.profile.waves.get("decode")
+                knots = decodes.knots(batch, padded)
+        return UnevenStep(
+            gpu=total([attention], fixed_s, factor),
+            attention=total([attention], 0.0, factor),
+            floor_s=host.floor(batch, 0),
+            added_s=host.added(batch, 0),
+            waves=waves,
+            heads=heads,
+            knots=knots,
+        )
+
+    def _chunks_s(self, new: float, past: float) -> float:
         return sum(one.seconds(new, past) for one in self._operators.chunks)
 
 

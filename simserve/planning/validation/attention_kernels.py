@@ -6,24 +6,19 @@ asked between rows twice as far apart as they were measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from simserve.inputs.hardware_profile import GpuSpec
 from simserve.latency.importers.kernel_package import KernelTable
-from simserve.latency.roofline_attention import AttentionCost
-from simserve.latency.tables.attention import TabledChunks, TabledDecodes, chunk_grid
-from simserve.latency.tables.attention_rows import MeasuredAttention, Points, decode_grid
+from simserve.latency.tables.attention_rows import Points
+from simserve.latency.tables.left_out import ask_chunks, ask_decodes, points_left_out
 from simserve.latency.tables.limits import AttentionLimit, Heads
 from simserve.planning.validation.findings import FloatArray, Section, median_finding, signed_pct
 
 _DECODE_BAR_PCT, _PREFILL_BAR_PCT = 2.0, 3.0
 _KV = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0)}
 _S_PER_MS = 1e-3
-# Nothing is asked of the roofline here.
-_NO_COST = AttentionCost(None, 0.0, 0.0, 0.0, 0.0, 0.0)
 _WHOLE_AXES = ("a point", "a batch", "a context")
-
-Asked = Callable[[Points, AttentionLimit], Callable[[int, int], float]]
 
 
 def attention_findings(
@@ -34,7 +29,7 @@ def attention_findings(
         pairs = [
             pair
             for points, limit in _by_heads(decode, head_size, gpu, "batch_size", "step", 1)
-            for pair in _left_out(points, limit, _ask_decodes, left_out)
+            for pair in points_left_out(points, limit, ask_decodes, left_out)
         ]
         what = f"decode attention, {_WHOLE_AXES[left_out]} left out"
         section.findings.append(median_finding(what, _errors(pairs), _DECODE_BAR_PCT))
@@ -42,7 +37,7 @@ def attention_findings(
     pairs = [
         pair
         for points, limit in _by_heads(alone, head_size, gpu, "isl", "step", 0)
-        for pair in _left_out(points, limit, _ask_chunks, 1)
+        for pair in points_left_out(points, limit, ask_chunks, 1)
     ]
     what = "prefill attention of one prompt, a length left out"
     section.findings.append(median_finding(what, _errors(pairs), _PREFILL_BAR_PCT))
@@ -62,47 +57,6 @@ def _by_heads(
             points[one, other + own_token] = latency_ms * _S_PER_MS
     for (queries, keys, kv_bytes), points in found.items():
         yield points, AttentionLimit(Heads(queries, keys, head_size), kv_bytes, gpu)
-
-
-def _left_out(
-    points: Points, limit: AttentionLimit, ask: Asked, left_out: int
-) -> Iterator[tuple[float, float]]:
-    """Yield (predicted, measured) of inner points; 0 leaves one out, 1 its row, 2 its column."""
-    inner = [point for point in points if _is_inner(point, points, left_out)]
-    groups: dict[object, list[tuple[int, int]]] = {}
-    for point in inner:
-        groups.setdefault(point if not left_out else point[left_out - 1], []).append(point)
-    for key, asked in groups.items():
-        others = {
-            point: seconds
-            for point, seconds in points.items()
-            if (point != key if not left_out else point[left_out - 1] != key)
-        }
-        answer = ask(others, limit)
-        for point in asked:
-            yield answer(*point), points[point]
-
-
-def _is_inner(point: tuple[int, int], points: Mapping[tuple[int, int], float], axis: int) -> bool:
-    """Return whether there are points on either side, along the axis that is bridged."""
-    axes = (0, 1) if not axis else (axis - 1,)
-    for moving in axes:
-        still = 1 - moving
-        line = [other[moving] for other in points if other[still] == point[still]]
-        if not min(line) < point[moving] < max(line):
-            return False
-    return True
-
-
-def _ask_decodes(points: Points, limit: AttentionLimit) -> Callable[[int, int], float]:
-    table = MeasuredAttention({"": decode_grid(points, limit)}, limit, None, None)
-    decodes = TabledDecodes(table, 1, _NO_COST)
-    return lambda batch, context: decodes.decode_lines(batch, batch).seconds(batch * context)
-
-
-def _ask_chunks(points: Points, limit: AttentionLimit) -> Callable[[int, int], float]:
-    table = MeasuredAttention({"": chunk_grid(points, limit)}, limit, None, None)
-    return TabledChunks(table, 1).seconds
 
 
 def _errors(pairs: Sequence[tuple[float, float]]) -> FloatArray:

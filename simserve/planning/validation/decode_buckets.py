@@ -2,8 +2,9 @@
 
 In a second without prefill every running request gets one token a step: a step took running ÷
 tokens per second, with the mean of the running at both ends of the second. It is compared with
-a step of the same batch at the mean context that the simulated run has at that moment. A second
-holds a whole number of steps, so single seconds scatter by some percent. Prompts that are
+a step of the same batch at the mean context that the simulated run has at that moment, made as
+uneven as that run is then: its own step over an even one of its batch. A second holds a whole
+number of steps, so single seconds scatter by some percent. Prompts that are
 computed anew after a preemption are not logged: a second at whose end more run than before is
 left out, others of that kind can remain, so a bucket has the median of its seconds.
 """
@@ -31,17 +32,25 @@ _LAST_OF_BUCKETS = (8, 16, 32, 64, 128, 256)
 
 
 def bucket_findings(
-    what: str, seconds: Sequence[Row], record: RunRecord, model: StepLatencyModel
+    what: str,
+    seconds: Sequence[Row],
+    record: RunRecord,
+    model: StepLatencyModel,
+    bar_pct: float | None = None,
 ) -> Iterator[Finding]:
     """Yield one finding for each bucket that seconds of decodes alone fall into."""
     measured = list(_measured(seconds))
-    contexts = _mean_contexts(record, [at_s for at_s, _, _ in measured])
+    moments = _moments(record, [at_s for at_s, _, _ in measured])
     by_bucket: dict[int, list[tuple[float, float]]] = {}
-    for (_, running, step_s), context in zip(measured, contexts, strict=True):
+    for (_, running, step_s), moment in zip(measured, moments, strict=True):
         bucket = next((i for i, last in enumerate(_LAST_OF_BUCKETS) if running <= last), None)
-        if bucket is not None and context:
-            shape = StepShape(round(running), round(round(running) * context))
-            by_bucket.setdefault(bucket, []).append((model.step_s(shape), step_s))
+        if bucket is None or moment is None:
+            continue
+        decodes, tokens, simulated_s = moment
+        uneven = simulated_s / model.step_s(StepShape(decodes, tokens))
+        batch = round(running)
+        even_s = model.step_s(StepShape(batch, round(batch * tokens / decodes)))
+        by_bucket.setdefault(bucket, []).append((uneven * even_s, step_s))
     for bucket, pairs in sorted(by_bucket.items()):
         first = _LAST_OF_BUCKETS[bucket - 1] + 1 if bucket else 1
         errors = signed_pct([one for one, _ in pairs], [one for _, one in pairs])
@@ -52,6 +61,7 @@ def bucket_findings(
             p90_pct=high_percentile(errors),
             within_5_pct=within_pct(errors),
             points=len(pairs),
+            bar_pct=bar_pct,
         )
 
 
@@ -67,12 +77,20 @@ def _measured(seconds: Sequence[Row]) -> Iterator[tuple[float, float, float]]:
         before = running
 
 
-def _mean_contexts(record: RunRecord, at_s: Sequence[float]) -> list[float]:
-    """Return the mean context of the decodes at these times; 0 where there are none."""
+def _moments(record: RunRecord, at_s: Sequence[float]) -> Iterator[tuple[int, int, float] | None]:
+    """Yield the next step of decodes alone from each time on: decodes, context, seconds.
+
+    None where there is none within a second.
+    """
     steps = record.steps[0].expand()
-    places = np.searchsorted(steps["end_ps"], np.array(at_s) * PS_PER_S)
-    last = len(steps["end_ps"]) - 1
-    decodes = steps["decode_seqs"][np.minimum(places, last)]
-    tokens = steps["decode_context_tokens"][np.minimum(places, last)]
-    found = np.where((places <= last) & (decodes > 0), tokens / np.maximum(decodes, 1), 0.0)
-    return [float(one) for one in found]
+    alone = np.flatnonzero((steps["prefill_seqs"] == 0) & (steps["decode_seqs"] > 0))
+    ends_ps = steps["end_ps"][alone]
+    for time_s in at_s:
+        place = int(np.searchsorted(ends_ps, time_s * PS_PER_S))
+        if place == len(alone) or ends_ps[place] > (time_s + 1) * PS_PER_S:
+            yield None
+            continue
+        step = alone[place]
+        lasted_ps = int(steps["end_ps"][step] - steps["start_ps"][step])
+        tokens = int(steps["decode_context_tokens"][step])
+        yield int(steps["decode_seqs"][step]), tokens, lasted_ps / PS_PER_S

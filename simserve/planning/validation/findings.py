@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from simserve.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
 Numbers = Sequence[float] | FloatArray
@@ -37,14 +40,41 @@ class Finding:
         return None if self.bar_pct is None else abs(self.error_pct) <= self.bar_pct
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Rows behind a finding, or beside it, as they are printed."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 @dataclass(slots=True)
 class Section:
-    """The findings of one level, and what could not be compared, with the reason."""
+    """The findings of one level, and what could not be compared, with the reason.
+
+    ``fitted`` names every number that was fitted, its value, and what it was fitted on.
+    """
 
     title: str
     findings: list[Finding] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fitted: list[str] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
+
+
+@contextmanager
+def skipping(section: Section, name: str) -> Iterator[None]:
+    """Skip by name what a folder lacks, or has in another layout, instead of failing."""
+    try:
+        yield
+    except InputError as error:
+        section.skipped.append(f"{name}: {error}")
+    except KeyError as error:
+        section.skipped.append(f"{name}: nothing is known of {error}")
+    except ValueError as error:
+        section.skipped.append(f"{name}: {error}")
 
 
 def signed_pct(predicted: Numbers, measured: Numbers) -> FloatArray:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from simserve.errors import InputError
 from simserve.inputs.deployment import Deployment
-from simserve.inputs.hardware_profile import load_gpu
+from simserve.inputs.hardware_profile import GpuSpec, load_gpu
 from simserve.inputs.model_catalogue import load_model
-from simserve.latency.importers.aiconfigurator import (
-    SliceRequest,
-    build_profile,
-    engine_reduce_rows,
-)
-from simserve.latency.importers.kernel_package import PACKAGE, find_package
+from simserve.inputs.model_spec import ModelSpec
+from simserve.latency.importers.aiconfigurator import SliceRequest, build_profile
+from simserve.latency.importers.kernel_package import PACKAGE, find_package, installed_package
+from simserve.latency.importers.kernel_rows import engine_reduce_rows
 from simserve.latency.importers.llmservingsim import Collectives, import_profile
-from simserve.latency.load import load_latency_model
-from simserve.latency.model import StepLatencyModel
+from simserve.latency.model import DecodeLine, StepLatencyModel
 from simserve.latency.roofline import RooflineModel
-from simserve.latency.tables.profile import read_profile
+from simserve.latency.tables.profile import Profile, read_profile
 from simserve.latency.tables.table_model import TableModel
 from simserve.planning.validation.findings import Section
+from simserve.records.step import StepShape
 
 _ENGINE = "vllm"
 # Messages of 1 KiB to 1 GiB.
@@ -44,6 +45,73 @@ class Candidate:
     is_judged: bool = True
 
 
+Candidates = Callable[[str, str, int, Section], Iterator[Candidate]]
+"""The latency models of a model, a GPU and a tensor-parallel size, by their catalogue names."""
+
+
+class KernelProfiles:
+    """Profiles from the installed kernel tables, each built once, in the folder ``scratch``.
+
+    Raises:
+        InputError: if the package with the tables is not installed.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._package = installed_package()
+        self._scratch = scratch
+        self._profiles: dict[tuple[str, str, int], Profile] = {}
+
+    def profile(self, model: ModelSpec, gpu: GpuSpec, tp: int) -> Profile:
+        """Return the profile of a model on ``tp`` GPUs."""
+        key = gpu.name, model.name, tp
+        if key not in self._profiles:
+            folder = self._scratch / "-".join(map(str, key))
+            wanted = SliceRequest(gpu=gpu, model=model, tp=tp, engine=_ENGINE)
+            build_profile(self._package, wanted, folder, _today())
+            self._profiles[key] = read_profile(folder)
+        return self._profiles[key]
+
+    def model(self, deployment: Deployment, *, gap_s: float = 0.0) -> TableModel:
+        """Return the latency model of a deployment; ``gap_s`` is added between two steps."""
+        model, gpu, tp = deployment.model, deployment.gpu, deployment.tp
+        profile = self.profile(model, gpu, tp)
+        if gap_s and profile.host is not None:
+            bubble = profile.host.bubble
+            wider = dataclasses.replace(bubble, value=bubble.value + gap_s, kind="fitted")
+            profile = dataclasses.replace(
+                profile, host=dataclasses.replace(profile.host, bubble=wider)
+            )
+        ahead = deployment.engine.async_scheduling
+        return TableModel(profile, model, gpu, tp, async_scheduling=ahead)
+
+
+class Scaled:
+    """A latency model whose decode-only steps, and whose steps with prefill, take a factor."""
+
+    def __init__(self, model: TableModel, decode: float, prefill: float) -> None:
+        self._model, self._decode, self._prefill = model, decode, prefill
+        self.reads_contexts = model.reads_contexts
+
+    def step_s(self, shape: StepShape) -> float:
+        """Return the duration of a step in seconds."""
+        factor = self._prefill if shape.prefill else self._decode
+        return factor * self._model.step_s(shape)
+
+    def decode_line(self, decode_seqs: int, decode_context_tokens: int) -> DecodeLine:
+        """Return the line of decode-only steps."""
+        return self._scaled(self._model.decode_line(decode_seqs, decode_context_tokens))
+
+    def uneven_decode_line(self, decode_slots: int, contexts: npt.NDArray[np.int64]) -> DecodeLine:
+        """Return the line of decode-only steps of these contexts."""
+        return self._scaled(self._model.uneven_decode_line(decode_slots, contexts))
+
+    def _scaled(self, line: DecodeLine) -> DecodeLine:
+        return line._replace(
+            base_ps=round(self._decode * line.base_ps),
+            per_context_ps=round(self._decode * line.per_context_ps),
+        )
+
+
 def kernel_candidates(
     model: str, gpu: str, tp: int, scratch: Path, section: Section
 ) -> Iterator[Candidate]:
@@ -59,25 +127,23 @@ def kernel_candidates(
     build_profile(package, wanted, folder, _today())
     profile = read_profile(folder)
     tables = TableModel(profile, spec, device, tp)
-    section.notes.append(_of_roofline("tables", tables))
+    section.notes.append(of_roofline("tables", tables))
     yield Candidate("tables", tables)
 
 
-def layer_candidates(
+def layer_profile(
     source: Path,
     deployment: Deployment,
     engine: Mapping[str, Any],
     scratch: Path,
     section: Section,
-) -> Iterator[Candidate]:
-    """Yield the roofline, and the profile imported from the layer tables in ``source``.
+) -> Profile:
+    """Return the profile imported from the layer tables in ``source``.
 
     ``engine`` is what the run recorded of its engine; its version, or the link that its
     publishers state, leads to the all-reduce that the layer tables have not.
     """
     name = source.parent.name
-    roofline = RooflineModel(deployment.model, deployment.gpu, deployment.tp)
-    yield Candidate("roofline", roofline, is_judged=False)
     collectives = None
     if deployment.tp > 1:
         collectives = _measured_reduce(deployment, str(engine["engine_version"]))
@@ -91,11 +157,17 @@ def layer_candidates(
         gpu=deployment.gpu.name,
         collectives=collectives,
     )
-    priced = dataclasses.replace(deployment, latency=str(scratch / name))
-    tables = load_latency_model(priced)
-    if isinstance(tables, TableModel):
-        section.notes.append(_of_roofline(name, tables))
-    yield Candidate("layer tables", tables)
+    return read_profile(scratch / name)
+
+
+def table_model(profile: Profile, deployment: Deployment, *, is_even: bool = False) -> TableModel:
+    """Return the latency model of a profile; ``is_even``: at the mean context of a batch."""
+    if is_even:
+        profile = dataclasses.replace(profile, waves={})
+    ahead = deployment.engine.async_scheduling
+    return TableModel(
+        profile, deployment.model, deployment.gpu, deployment.tp, async_scheduling=ahead
+    )
 
 
 def _measured_reduce(deployment: Deployment, version: str) -> Collectives | None:
@@ -135,7 +207,8 @@ def _published_link(deployment: Deployment, engine: Mapping[str, Any]) -> Collec
     return Collectives(rows, f"the link that the publishers state for the machine, {stated}")
 
 
-def _of_roofline(name: str, tables: TableModel) -> str:
+def of_roofline(name: str, tables: TableModel) -> str:
+    """Return in words which operators no table answers."""
     missing = ", ".join(tables.missing) or "nothing"
     return f"{name}: without a table, so by the roofline or nothing: {missing}"
 

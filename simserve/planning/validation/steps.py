@@ -3,28 +3,26 @@
 * ``blis_vllm_h100``: traced decode steps of vLLM 0.15.1, Llama-2-70B on four H100. The trace
   has the batch, not its contexts: they are taken as the load's mean, prompt plus half of the
   answer (every answer has the same length, so decodes stand at all places alike).
-* ``splitwise_dgx``: static batches of a 2023 vLLM on A100; older kernels, so no bar.
+* ``splitwise_dgx``: static batches of a 2023 vLLM on A100, see ``static_batches``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simserve.errors import InputError
-from simserve.inputs.hardware_profile import load_gpu
-from simserve.inputs.model_catalogue import load_model
 from simserve.latency.model import StepLatencyModel
-from simserve.latency.roofline import RooflineModel
 from simserve.planning.validation.findings import (
     Section,
     bias_finding,
     median_finding,
     signed_pct,
+    skipping,
 )
 from simserve.planning.validation.measured_files import Row, rows_of
-from simserve.planning.validation.models import Candidate
-from simserve.records.step import PrefillChunk, StepShape
+from simserve.planning.validation.models import Candidates
+from simserve.planning.validation.static_batches import add_static_batches
+from simserve.records.step import StepShape
 
 # The rows that the publishers' description calls usable: longer gaps mix idle time in.
 _LONGEST_GAP_STEPS = 12
@@ -32,24 +30,19 @@ _LONGEST_STEP_MS = 100.0
 _BUCKET_SEQS = 10
 _MS = 1000.0
 _BLIS_RUN = "20260217-203421-llama-2-70b-hf-tp4-codegen"
-_SPLITWISE_GPUS = {"a100-80gb": "a100-80gb-sxm"}
-_SPLITWISE_MODELS = {"llama2-70b": "llama-2-70b", "bloom-176b": "bloom-176b"}
-
-Candidates = Callable[[str, str, int, Section], Iterator[Candidate]]
+_BLIS_BAR_PCT = 7.0
 
 
 def step_section(groundtruth: Path, candidates: Candidates) -> Section:
     """Return the findings on single steps, by every model of ``candidates``."""
     section = Section("step")
-    for name, compare in (("blis_vllm_h100", _blis), ("splitwise_dgx", _splitwise)):
+    for name, compare in (("blis_vllm_h100", _blis), ("splitwise_dgx", add_static_batches)):
         folder = groundtruth / name
         if not folder.is_dir():
             section.skipped.append(f"{name}: no folder {folder}")
             continue
-        try:
+        with skipping(section, name):
             compare(folder, candidates, section)
-        except InputError as error:
-            section.skipped.append(f"{name}: {error}")
     return section
 
 
@@ -61,7 +54,8 @@ def _blis(folder: Path, candidates: Candidates, section: Section) -> None:
     for candidate in candidates("llama-2-70b", "h100-sxm", 4, section):
         what = f"Llama-2-70B TP4 on H100, decode steps ({candidate.name})"
         errors = signed_pct(_decodes_ms(candidate.model, batches, context), measured_ms)
-        section.findings += [median_finding(what, errors), bias_finding(what, errors)]
+        bar_pct = _BLIS_BAR_PCT if candidate.is_judged else None
+        section.findings += [median_finding(what, errors, bar_pct), bias_finding(what, errors)]
         by_bucket = []
         for bucket in sorted({(batch - 1) // _BUCKET_SEQS for batch in batches}):
             inside = [i for i, one in enumerate(batches) if (one - 1) // _BUCKET_SEQS == bucket]
@@ -93,30 +87,3 @@ def _decodes_ms(model: StepLatencyModel, batches: list[int], context: float) -> 
         for batch in set(batches)
     }
     return [by_batch[batch] for batch in batches]
-
-
-def _splitwise(folder: Path, candidates: Candidates, section: Section) -> None:
-    """Compare with the roofline only: the packages have no tables of a 2023 engine."""
-    del candidates
-    rows = rows_of(folder / "measured.csv")
-    for theirs, ours in _SPLITWISE_MODELS.items():
-        of_model = [row for row in rows if row["model"] == theirs and row["gpu"] in _SPLITWISE_GPUS]
-        models = {
-            key: RooflineModel(load_model(ours), load_gpu(_SPLITWISE_GPUS[key[0]]), key[1])
-            for key in {(row["gpu"], int(row["tp"])) for row in of_model}
-        }
-        prefill, decode = [], []
-        for row in of_model:
-            model = models[row["gpu"], int(row["tp"])]
-            batch, prompt = int(row["batch_size"]), int(row["input_tokens_each"])
-            context = prompt + int(row["output_tokens_each"]) // 2
-            chunks = (PrefillChunk(prompt, 0),) * batch
-            prefill.append((model.step_s(StepShape(0, 0, chunks)), row["prefill_ms_median"]))
-            decode_s = model.step_s(StepShape(batch, batch * context))
-            decode.append((decode_s, row["decode_step_ms_median"]))
-        for kind, both in (("prefill", prefill), ("decode", decode)):
-            pairs = [pair for pair in both if pair[1]]
-            if pairs:
-                errors = signed_pct([s * _MS for s, _ in pairs], [float(ms) for _, ms in pairs])
-                what = f"{ours} on A100, {kind} of static batches, vLLM of 2023 (roofline)"
-                section.findings += [median_finding(what, errors), bias_finding(what, errors)]

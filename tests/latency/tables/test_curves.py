@@ -166,7 +166,17 @@ def test_a_monotone_grid_keeps_its_measured_cells_and_fills_the_corner_from_them
     grid = build_grid(points, lambda row, column: 1e-8 * row * column)
     assert grid.times[0] == (1e-5, 5e-5)
     assert grid.times[1][0] == 5e-5
-    assert grid.times[1][1] == pytest.approx(5e-4)  # 10 times of one, 8 times of the other
+    # The shortest time, 1e-5, is no work's: (1.8e-5 of 9e-5) and (2e-5 of 9e-5) are left to hold.
+    assert grid.times[1][1] == pytest.approx(5e-5 * max(9e-5 / 1.8e-5, 9e-5 / 2e-5))
+
+
+def test_a_kernel_that_takes_no_time_but_its_launch_costs_its_work_beyond_the_grid() -> None:
+    launch_s, per_work_s = 1e-5, 1e-9
+    sizes = [(row, column) for row in (1, 4) for column in (1, 4)]
+    points = {size: launch_s + per_work_s * size[0] * size[1] for size in sizes}
+    grid = build_grid(points, lambda row, column: per_work_s * row * column, (), (1_000_000,))
+    expected = launch_s + per_work_s * 4 * 1_000_000
+    assert grid.times[1][2] == pytest.approx(expected, rel=1e-3)
 
 
 # --- lines ---

@@ -251,4 +251,5 @@ def test_holes_at_the_edge_are_left_to_the_held_utilisation() -> None:
     limits = np.array([[0.5, 1.0], [1.0, 2.0]])
     inner = fill_between(grid, limits, ((1, 2), (1, 2)))
     assert np.isnan(inner[1, 1])
-    assert fill_beyond(inner, limits)[1, 1] == pytest.approx(4.0)
+    # The shortest time, 1, is no work's: (1 + 1) / 2 and (2 + 1) of it remain.
+    assert fill_beyond(inner, limits)[1, 1] == pytest.approx(3.0)

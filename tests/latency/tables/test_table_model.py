@@ -48,7 +48,7 @@ def test_model_is_one_whose_decodes_lie_on_lines() -> None:
 def test_more_work_never_takes_less_time(
     latency: TableModel, shape: StepShape, more: int, kind: int
 ) -> None:
-    seqs, context_tokens, prefill = shape
+    seqs, context_tokens, prefill, _ = shape
     chunk = prefill[0] if prefill else PrefillChunk(1, 0)
     rest = prefill[1:]
     less = StepShape(seqs, context_tokens, (chunk, *rest))
@@ -153,6 +153,16 @@ def test_chunks_are_continuous_at_rows_and_at_the_edges_of_the_table() -> None:
 
 # --- from the roofline and back ---
 
+SMALL = ("norm", "rope_store", "act", "embed", "sample", "qk_norm")
+
+
+def roofline_s(roofline: RooflineModel, table: TableModel, shape: StepShape) -> float:
+    """Return the roofline's step with small kernels by their bytes, as tables price them."""
+    model = table.model
+    overhead_s = model.layers * H100.efficiency["kernel_launch_s"].value
+    small_s = sum(part.seconds for part in table.parts(shape) if part.operator in SMALL)
+    return roofline.step_s(shape) - overhead_s + small_s
+
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([("llama-3.1-8b", 1), ("llama-3.1-8b", 2), ("llama-3.1-70b", 4)]), shapes)
@@ -165,13 +175,13 @@ def test_tables_made_from_the_roofline_give_the_roofline_back(
     roofline = RooflineModel(model, H100, tp)
     decodes = StepShape(shape.decode_seqs, shape.decode_context_tokens + 128 * shape.decode_seqs)
     # GEMMs bend at the ridge: between rows a line lies above them.
-    assert table.step_s(decodes) == pytest.approx(roofline.step_s(decodes), rel=0.025)
+    expected_s = roofline_s(roofline, table, decodes)
+    assert table.step_s(decodes) == pytest.approx(expected_s, rel=0.025)
     # Between rows √time of chunks with a long past bends: a line lies below, by up to 3 %.
     # Beyond the last row utilisation is held, and nothing is promised but the laws above.
     inside = tuple(PrefillChunk(new, min(past, PASTS[-1])) for new, past in shape.prefill)
-    assert table.step_s(decodes._replace(prefill=inside)) == pytest.approx(
-        roofline.step_s(decodes._replace(prefill=inside)), rel=0.04
-    )
+    mixed = decodes._replace(prefill=inside)
+    assert table.step_s(mixed) == pytest.approx(roofline_s(roofline, table, mixed), rel=0.04)
 
 
 def test_rows_of_the_tables_give_the_roofline_back_exactly() -> None:
@@ -182,7 +192,7 @@ def test_rows_of_the_tables_give_the_roofline_back_exactly() -> None:
         StepShape(512, 512 * 256),
         StepShape(0, 0, (PrefillChunk(2048, 4096),)),
     ):
-        assert table.step_s(shape) == pytest.approx(roofline.step_s(shape), rel=1e-9)
+        assert table.step_s(shape) == pytest.approx(roofline_s(roofline, table, shape), rel=1e-9)
         by_source = {part.source for part in table.parts(shape)}
         assert by_source == {"exact", "roofline", "host"}
 
@@ -202,12 +212,10 @@ def test_a_table_that_is_missing_is_answered_by_the_roofline_and_says_so() -> No
         rest = {key: rows for key, rows in tables.items() if key != name}
         table = TableModel(profile_of(rest), LLAMA_70B, H100, 4)
         assert set(operators) <= set(table.missing)
-        assert table.step_s(shape) == pytest.approx(roofline.step_s(shape), rel=0.03)
+        expected_s = roofline_s(roofline, table, shape)
+        assert table.step_s(shape) == pytest.approx(expected_s, rel=0.03)
     whole = TableModel(profile_of(tables), LLAMA_70B, H100, 4)
-    assert whole.missing == (
-        "norm", "rope_store", "act", "embed (taken as nothing)", "sample (taken as nothing)",
-        "host time",
-    )  # fmt: skip
+    assert whole.missing == ("norm", "rope_store", "act", "embed", "sample", "host time")
 
 
 @pytest.mark.parametrize("name", ["gemma-3-27b", "deepseek-v3", "mixtral-8x7b", "gpt-oss-20b"])
