@@ -112,6 +112,9 @@ class DeploymentSpec(StrictModel):
     )
     engine: Name = Field(default="vllm", description="the name of an engine, as text")
     latency: Name = Field(default="roofline", description="the name of a latency model, as text")
+    allow_extrapolation: bool = Field(
+        default=False, description=f"{_ON_OFF}: price shapes far from all that a profile measured"
+    )
     quantization: Name | None = Field(
         default=None, description=", ".join(QUANTIZATION_NAMES) + ": how weights are stored"
     )
@@ -167,6 +170,7 @@ class Deployment:
     router: str
     scheduler: str
     latency: str
+    allow_extrapolation: bool
     engine_name: str
     engine_version: str
     engine: EngineSettings
@@ -220,6 +224,7 @@ def resolve_deployment(spec: DeploymentSpec, where: str | Origins = "deployment"
         router=spec.router,
         scheduler=spec.scheduler,
         latency=spec.latency,
+        allow_extrapolation=spec.allow_extrapolation,
         engine_name=engine.name,
         engine_version=engine.version,
         engine=resolution.settings,

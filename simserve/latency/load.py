@@ -44,5 +44,5 @@ def load_latency_model(
         deployment.gpu,
         deployment.tp,
         async_scheduling=deployment.engine.async_scheduling,
-        allow_extrapolation=allow_extrapolation,
+        allow_extrapolation=allow_extrapolation or deployment.allow_extrapolation,
     )

@@ -68,7 +68,7 @@ def routed_experts(setting: Setting) -> Operator | None:
         if distance > MOST_OCTAVES and not setting.allow_extrapolation:
             allowed = (
                 f"a shape within {MOST_OCTAVES:g} octaves of a measured one; the nearest, "
-                f"{' × '.join(map(str, near))}, is {distance:.1f} away"
+                f"{' × '.join(map(str, near))}, is {distance:.1f} away (or --allow-extrapolation)"
             )
             got = " × ".join(map(str, wanted))
             raise InputError(table.where, "hidden × inter / tp × experts × topk", got, allowed)

@@ -117,7 +117,7 @@ class Gemms:
             where = self._setting.profile.tables[_TABLE].where
             allowed = (
                 f"a shape within {MOST_OCTAVES:g} octaves of a measured one; the nearest, "
-                f"{near[0]} × {near[1]}, is {distance:.1f} away"
+                f"{near[0]} × {near[1]}, is {distance:.1f} away (or --allow-extrapolation)"
             )
             raise InputError(where, "n × k", f"{shape[0]} × {shape[1]}", allowed)
         return transferred(shape, limit, curves)
