@@ -75,6 +75,8 @@ def unit_of(key: str) -> str:
         return "FLOP/s"
     if _LENGTHS.fullmatch(key):
         return "tokens"
+    if ".slo." in key:
+        return "ms"
     name = key.rpartition(".")[2]
     if name in _UNITS_BY_NAME:
         return _UNITS_BY_NAME[name]
@@ -111,6 +113,7 @@ def deployment_values(deployment: Deployment) -> list[Value]:
         Value("deployment.router", deployment.router, "", _GIVEN_OR_NOT),
         Value("deployment.scheduler", deployment.scheduler, "", _GIVEN_OR_NOT),
         Value("deployment.latency", deployment.latency, "", _GIVEN_OR_NOT),
+        Value("deployment.allow_extrapolation", deployment.allow_extrapolation, "", _GIVEN_OR_NOT),
     ]
     settings = dataclasses.asdict(deployment.engine)
     for key, source in deployment.sources.items():

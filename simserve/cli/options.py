@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simserve.errors import InputError
+
 if TYPE_CHECKING:
+    from simserve.inputs.deployment import DeploymentSpec
     from simserve.inputs.scenario import Scenario
+    from simserve.inputs.validation import Origins
 
 ScenarioFile = Annotated[
     str | None,
@@ -33,6 +37,31 @@ TraceFormat = Annotated[
         metavar="azure|mooncake|timed_trace|…",
         help="Format of the trace, if it cannot be told from the file.",
     ),
+]
+TraceColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--trace-columns",
+        metavar="ROLE=NAME,...",
+        help="Columns of a table: arrival_s=t,prompt_tokens=in,output_tokens=out",
+    ),
+]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        "--rate",
+        metavar="R",
+        help="Requests per second, or 600/min; of a trace, time is stretched: bursts stay.",
+    ),
+]
+Head = Annotated[
+    int | None, typer.Option("--head", metavar="N", help="Only the trace's first N requests.")
+]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="T", help="Only from then on, in s or such as 6h.")
+]
+To = Annotated[
+    str | None, typer.Option("--to", metavar="T", help="Only before then, in s or such as 7h.")
 ]
 Deployment = Annotated[
     str | None, typer.Option("--deployment", metavar="FILE", help="Deployment file (YAML).")
@@ -70,6 +99,13 @@ Latency = Annotated[
         help="What prices a step: the roofline, or a measured profile.",
     ),
 ]
+AllowExtrapolation = Annotated[
+    bool,
+    typer.Option(
+        "--allow-extrapolation",
+        help="Price shapes farther than two octaves from all that the profile measured.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -97,6 +133,11 @@ class ScenarioChoice:
     workload: str | None
     trace: str | None
     trace_format: str | None
+    trace_columns: str | None
+    rate: str | None
+    head: int | None
+    from_s: str | None
+    to_s: str | None
     deployment: str | None
     serve_cmd: str | None
     gpus: int | None
@@ -105,6 +146,7 @@ class ScenarioChoice:
     tp: int | None
     engine: str | None
     latency: str | None
+    allow_extrapolation: bool | None
     settings: Sequence[str]
     slo: str | None
     seed: int | None
@@ -124,6 +166,11 @@ class ScenarioChoice:
             workload=self.workload,
             trace=self.trace,
             trace_format=self.trace_format,
+            trace_columns=parse_columns(self.trace_columns),
+            rate_per_s=self.rate,
+            head=self.head,
+            from_s=self.from_s,
+            to_s=self.to_s,
             deployment=self.deployment,
             serve_cmd=self.serve_cmd,
             gpus=self.gpus,
@@ -132,10 +179,30 @@ class ScenarioChoice:
             tp=self.tp,
             engine=self.engine,
             latency=self.latency,
-            settings=[*self.settings, *further_settings],
+            settings=[*self._flags(), *self.settings, *further_settings],
             slo=self.slo,
             seed=self.seed,
         )
+
+    def load_deployment(self) -> tuple[DeploymentSpec, Origins]:
+        """Return the deployment alone, unresolved, and where its values were given."""
+        from simserve.inputs.scenario import load_deployment_spec
+
+        return load_deployment_spec(
+            self.scenario,
+            deployment=self.deployment,
+            serve_cmd=self.serve_cmd,
+            gpus=self.gpus,
+            settings=[*self._flags(), *self.settings],
+            model=self.model,
+            gpu=self.gpu,
+            tp=self.tp,
+            engine=self.engine,
+            latency=self.latency,
+        )
+
+    def _flags(self) -> list[str]:
+        return ["deployment.allow_extrapolation=true"] if self.allow_extrapolation else []
 
     def files(self) -> list[Path]:
         """Return the files that are read, which no output may replace."""
@@ -143,6 +210,22 @@ class ScenarioChoice:
         script = line[1:] if line.startswith("@") else None
         named = (self.scenario, self.workload, self.trace, self.deployment, script)
         return [Path(name) for name in named if name is not None]
+
+
+def parse_columns(text: str | None) -> dict[str, str] | None:
+    """Return the names of columns by what they mean.
+
+    Raises:
+        InputError: if the text is not ``ROLE=NAME,ROLE=NAME``, every role once.
+    """
+    columns: dict[str, str] = {}
+    for pair in () if text is None else text.split(","):
+        role, equals, name = (part.strip() for part in pair.partition("="))
+        if not (role and equals and name) or role in columns:
+            allowed = "ROLE=NAME,ROLE=NAME, every role once"
+            raise InputError("--trace-columns", None, text, allowed)
+        columns[role] = name
+    return columns or None
 
 
 def say_notes(scenario: Scenario | None) -> None:

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simserve.cli import options as given
+from simserve.cli import replicated as again
 from simserve.cli.exits import ANSWER_IS_NO
 from simserve.cli.progress import progress
+from simserve.cli.report_command import (
+    Timeline,
+    TimelineWindow,
+    check_timeline,
+    save_timeline,
+)
 from simserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +54,11 @@ def run(
     workload: given.Workload = None,
     trace: given.Trace = None,
     trace_format: given.TraceFormat = None,
+    trace_columns: given.TraceColumns = None,
+    rate: given.Rate = None,
+    head: given.Head = None,
+    from_s: given.From = None,
+    to_s: given.To = None,
     deployment: given.Deployment = None,
     serve_cmd: given.ServeCmd = None,
     gpus: given.Gpus = None,
@@ -55,12 +67,18 @@ def run(
     tp: given.Tp = None,
     engine: given.Engine = None,
     latency: given.Latency = None,
+    allow_extrapolation: given.AllowExtrapolation = False,
     settings: given.Settings = None,
     slo: given.SloText = None,
     seed: given.Seed = None,
     save_result: SaveResult = None,
     save_detailed: SaveDetailed = False,
     out: Out = None,
+    timeline: Timeline = None,
+    timeline_window: TimelineWindow = None,
+    replications: again.Replications = None,
+    precision: again.Precision = None,
+    workers: again.Workers = None,
     check: Check = False,
     as_json: AsJson = False,
 ) -> None:
@@ -74,15 +92,23 @@ def run(
       simserve run
       simserve run chat.yaml --set max_num_seqs=64 --seed 1
       simserve run --trace azure.csv --model llama-3.1-8b --gpu h100-sxm
+      simserve run --trace azure.csv --from 1h --to 2h --rate 20
       simserve run chat.yaml --slo 'ttft:500 tpot:50' --save-result out.json
+      simserve run chat.yaml --precision 5%
+      simserve run chat.yaml --timeline chat.json.gz
       simserve run --serve-cmd 'vllm serve Qwen/Qwen3-8B -tp 2' --gpu h100-sxm
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     choice = given.ScenarioChoice.of_params(ctx.params)
     _check_destinations(choice, save_result, out, wants_detail=save_detailed, as_json=as_json)
-    result = _simulate(choice, check=check)
+    check_timeline(timeline, timeline_window, choice.files())
+    asked = again.Asked.of_params(ctx.params)
+    result = _simulate(choice, asked, check=check)
     _save(result, save_result, out, save_detailed=save_detailed)
-    _show(result, save_detailed=save_detailed, as_json=as_json)
-    if misses_slo(result):
+    if timeline is not None:
+        save_timeline(result, timeline, timeline_window)
+    found = asked.replicated(result)
+    _show(result, found, save_detailed=save_detailed, as_json=as_json)
+    if misses_slo(result) if found is None else found.misses_slo:
         raise typer.Exit(ANSWER_IS_NO)
 
 
@@ -107,11 +133,12 @@ def _check_destinations(
         check_directory_destination("--out", out)
 
 
-def _simulate(choice: given.ScenarioChoice, *, check: bool) -> Result:
+def _simulate(choice: given.ScenarioChoice, asked: again.Asked, *, check: bool) -> Result:
     from simserve.planning import run_scenario
 
     scenario = choice.load()
     given.say_notes(scenario)
+    asked.check(scenario)
     begun_s = time.process_time()
     with progress("simulating") as on_progress:
         result = run_scenario.run(scenario, check=check, on_progress=on_progress)
@@ -131,15 +158,20 @@ def _save(
         result.save(out)
 
 
-def _show(result: Result, *, save_detailed: bool, as_json: bool) -> None:
+def _show(
+    result: Result, found: again.Replicated | None, *, save_detailed: bool, as_json: bool
+) -> None:
     if as_json:
         from simserve.results.whole_files import json_text
 
-        typer.echo(json_text(result.bench_dict(save_detailed=save_detailed)), nl=False)
+        bench = result.bench_dict(save_detailed=save_detailed)
+        if found is not None:
+            bench["simserve"]["replicated"] = found.as_dict()
+        typer.echo(json_text(bench), nl=False)
         return
     from simserve.report.text import run_report
 
-    typer.echo(run_report(result))
+    typer.echo(run_report(result, intervals=None if found is None else found.lines()))
 
 
 def misses_slo(result: Result) -> bool:

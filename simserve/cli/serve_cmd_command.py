@@ -30,7 +30,7 @@ def serve_cmd(
     settings: given.Settings = None,
     explain: Explain = False,
 ) -> None:
-    """Print the 'vllm serve' line that starts what a scenario deploys.
+    """Print the 'vllm serve' line of a scenario's deployment.
 
     Only settings that differ from vLLM's defaults on that GPU are in it. With
     --serve-cmd, a line is read and printed again, without what has no effect here.

@@ -19,6 +19,7 @@ from simserve.inputs.deployment import (
 )
 from simserve.inputs.hardware_profile import DTYPES, list_gpus, profile_keys
 from simserve.inputs.model_catalogue import list_models
+from simserve.inputs.plan_spec import PlanSpec
 from simserve.inputs.quantization import KV_DTYPES, QUANTIZATION_NAMES
 from simserve.inputs.slo import slo_schema
 from simserve.inputs.sourced import KINDS
@@ -90,8 +91,9 @@ def _both_spellings(names: tuple[str, ...]) -> list[str]:
 
 def _scenario() -> Schema:
     workload, deployment = _workload(), _deployment()
-    defs = workload.pop("$defs", {}) | deployment.pop("$defs", {})
-    sections = {"WorkloadSpec": workload, "DeploymentSpec": deployment}
+    plan = _tidy(PlanSpec.model_json_schema())
+    defs = workload.pop("$defs", {}) | deployment.pop("$defs", {}) | plan.pop("$defs", {})
+    sections = {"WorkloadSpec": workload, "DeploymentSpec": deployment, "PlanSpec": plan}
     return {
         "description": "A workload, what it is sent to, and what is promised.",
         "type": "object",
@@ -110,6 +112,10 @@ def _scenario() -> Schema:
             "name": _TEXT | {"description": "what the scenario is called; else after its file"},
             "start_date": _TEXT
             | {"description": "when the simulated clock starts, such as 2026-11-20T09:00:00"},
+            "plan": {
+                "$ref": "#/$defs/PlanSpec",
+                "description": "what simserve plan may vary, and how many people ask",
+            },
         },
         "$defs": defs | sections,
     }

@@ -16,6 +16,7 @@ from typing import Any
 from simserve.errors import InputError
 from simserve.inputs.deployment import Deployment, DeploymentSpec, read_deployment
 from simserve.inputs.launch_line.read import LaunchLine, check_gpus, read_launch_line
+from simserve.inputs.plan_spec import PlanSpec
 from simserve.inputs.scenario_draft import Draft
 from simserve.inputs.settings import parse_setting
 from simserve.inputs.slo import Slo
@@ -29,7 +30,8 @@ _HASH_CHUNK_BYTES = 1 << 20
 class Scenario:
     """Everything that decides a run. ``start_date`` (ISO) is when the simulated clock starts.
 
-    ``launch_line`` is the line that the deployment was read from, if it was.
+    ``launch_line`` is the line that the deployment was read from, if it was. ``plan`` is what a
+    planner may vary; no run depends on it.
     """
 
     workload: WorkloadSpec
@@ -39,6 +41,7 @@ class Scenario:
     name: str
     start_date: str | None = None
     launch_line: LaunchLine | None = None
+    plan: PlanSpec | None = None
 
     def resolved(self) -> dict[str, Any]:
         """Return every value that decides the run, with its source, as JSON-able objects."""
@@ -81,6 +84,7 @@ def resolved_deployment(deployment: Deployment) -> dict[str, Any]:
         "router": deployment.router,
         "scheduler": deployment.scheduler,
         "latency": deployment.latency,
+        "allow_extrapolation": deployment.allow_extrapolation,
         "engine": {
             "name": deployment.engine_name,
             "version": deployment.engine_version,
@@ -255,7 +259,13 @@ def _finished(draft: Draft, line: LaunchLine | None = None) -> Scenario:
         name=draft.checked_name(),
         start_date=draft.checked_start_date(),
         launch_line=line,
+        plan=_plan(draft),
     )
+
+
+def _plan(draft: Draft) -> PlanSpec | None:
+    section = draft.entry.get("plan")
+    return None if section is None else validate(PlanSpec, section, draft.origins, "plan")
 
 
 def _sha256(path: Path) -> str:

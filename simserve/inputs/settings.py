@@ -12,7 +12,7 @@ from simserve.inputs.validation import key_paths
 from simserve.inputs.workload import WorkloadSpec
 from simserve.inputs.yaml_reader import parse_yaml
 
-TOP_KEYS = ("workload", "deployment", "slo", "seed", "name", "start_date")
+TOP_KEYS = ("workload", "deployment", "slo", "seed", "name", "start_date", "plan")
 
 
 class Setting(NamedTuple):

@@ -114,7 +114,7 @@ def measure(record: RunRecord) -> Metrics:
         rejected=int((out.status == REJECTED).sum()),
         unfinished=int((out.status == UNFINISHED).sum()),
         timed_out=int(timed_out(record).sum()),
-        cancelled=int(((out.status == ABORTED) & ~timed_out(record)).sum()),
+        cancelled=int(cancelled(record).sum()),
         total_input_tokens=input_tokens,
         total_output_tokens=output_tokens,
         duration_s=duration_s,
@@ -137,6 +137,11 @@ def timed_out(record: RunRecord) -> BoolArray:
     aborted = record.outcomes.status == ABORTED
     is_timeout = record.requests.is_timeout
     return np.asarray(aborted if is_timeout is None else aborted & is_timeout)
+
+
+def cancelled(record: RunRecord) -> BoolArray:
+    """Return whose clients gave up by their own choice: ``bool[requests]``."""
+    return np.asarray((record.outcomes.status == ABORTED) & ~timed_out(record))
 
 
 def run_duration_s(record: RunRecord, finished: BoolArray) -> float:

@@ -7,12 +7,12 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import simserve
-from simserve.inputs.slo import Objective, Slo, parse_slo
+from simserve.inputs.slo import ClassSlo, Objective, Slo, parse_slo
 
 if TYPE_CHECKING:
     from simserve.inputs.deployment import Deployment
     from simserve.inputs.scenario import Scenario
-    from simserve.inputs.workload import WorkloadSpec
+    from simserve.inputs.workload import TraceSpec, WorkloadSpec
 
 # A fixed instant: the same inputs and seed must give the same bytes.
 DEFAULT_START = "20260101-000000"
@@ -68,12 +68,21 @@ class RunFacts:
     assumed_numbers: int
     resolved: dict[str, Any]
     objectives: tuple[dict[str, Any], ...]
+    classes: tuple[dict[str, Any], ...] = ()  # name, and limits in ms by objective (or None)
 
     def slo(self) -> Slo | None:
-        """Return the objectives, if any were given."""
+        """Return the objectives of all that have none of their own, if any were given."""
         if not self.objectives:
             return None
         return Slo(objectives=tuple(Objective(**entry) for entry in self.objectives))
+
+    def class_slos(self) -> tuple[ClassSlo, ...]:
+        """Return the classes of requests, with the objectives that each has of its own."""
+        where = "facts.classes"
+        return tuple(
+            ClassSlo(one["name"], parse_slo(one["slo"], where) if one["slo"] else None)
+            for one in self.classes
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts as JSON-able data."""
@@ -86,7 +95,8 @@ class RunFacts:
         Raises:
             TypeError, ValueError, KeyError: if it did not write them.
         """
-        facts = cls(**{**entry, "objectives": tuple(entry["objectives"])})
+        listed = {"objectives": entry["objectives"], "classes": entry.get("classes", ())}
+        facts = cls(**{**entry, **{name: tuple(value) for name, value in listed.items()}})
         for field in fields(cls):
             value = getattr(facts, field.name)
             types = _TYPES.get(str(field.type), object)
@@ -96,6 +106,8 @@ class RunFacts:
             raise ValueError(f"facts.block_size is {facts.block_size}")
         for one in facts.objectives:
             _check_objective(**one)
+        for one in facts.classes:
+            _check_class(**one)
         return facts
 
 
@@ -105,6 +117,14 @@ def _check_objective(metric: str, percentile: float | None, limit_ms: float) -> 
     [read] = parse_slo({name: limit_ms}, "facts.objectives").objectives
     if read != Objective(metric, percentile, limit_ms):
         raise ValueError(f"facts.objectives has {name}: {limit_ms}")
+
+
+def _check_class(name: str, slo: dict[str, float] | None) -> None:
+    """Refuse a class that no workload can have had."""
+    if not isinstance(name, str) or not (slo is None or isinstance(slo, dict)):
+        raise TypeError(f"facts.classes has {name!r:.60}: {slo!r:.60}")
+    if slo is not None and parse_slo(slo, "facts.classes").limits_ms() != slo:
+        raise ValueError(f"facts.classes has {name}: {slo!r:.60}")
 
 
 def facts_of(scenario: Scenario) -> RunFacts:
@@ -139,18 +159,30 @@ def facts_of(scenario: Scenario) -> RunFacts:
             {"metric": entry.metric, "percentile": entry.percentile, "limit_ms": entry.limit_ms}
             for entry in objectives
         ),
+        classes=tuple(
+            {"name": one.name, "slo": None if one.slo is None else one.slo.limits_ms()}
+            for one in scenario.workload.classes or ()
+        ),
     )
 
 
 def assumed_numbers(deployment: Deployment) -> int:
     """Return how many numbers behind the answer nobody has measured or published."""
-    kinds = [
-        entry.kind
+    return len(assumed_names(deployment))
+
+
+def assumed_names(deployment: Deployment) -> list[str]:
+    """Return the names of those numbers: of the GPU's profile, then of its memory."""
+    names = [
+        name
         for name, entry in deployment.gpu.sources.items()
-        if deployment.tp > 1 or name not in _ONLY_BETWEEN_GPUS
+        if entry.kind == "assumed" and (deployment.tp > 1 or name not in _ONLY_BETWEEN_GPUS)
     ]
-    kinds += [term.kind for term in deployment.kv.terms if term.name not in _ALSO_IN_SOURCES]
-    return kinds.count("assumed")
+    return names + [
+        term.name
+        for term in deployment.kv.terms
+        if term.kind == "assumed" and term.name not in _ALSO_IN_SOURCES
+    ]
 
 
 def _limits(deployment: Deployment) -> str:
@@ -176,7 +208,7 @@ def _arrivals(workload: WorkloadSpec) -> tuple[float | str | None, float | str |
 
 def _traffic(workload: WorkloadSpec) -> str:
     if workload.trace is not None:
-        return f"trace {workload.trace.file}"
+        return f"trace {workload.trace.file}{_part(workload.trace)}"
     arrivals = workload.arrivals
     if arrivals is None or arrivals.process == "all-at-once":
         return "all at once"
@@ -185,6 +217,22 @@ def _traffic(workload: WorkloadSpec) -> str:
     if arrivals.rate_per_s is None:
         return f"{arrivals.process} arrivals at changing rates"
     return f"{arrivals.process} arrivals at {arrivals.rate_per_s:g}/s"
+
+
+def _part(trace: TraceSpec) -> str:
+    """Return which part of a trace was asked for, and how fast, in words."""
+    said = [
+        f"{word} {value:g}{unit}"
+        for word, value, unit in (
+            ("from", trace.from_s, " s"),
+            ("to", trace.to_s, " s"),
+            ("first", trace.head, ""),
+            ("at", trace.rate_per_s, "/s"),
+            ("times ×", trace.time_scale, ""),
+        )
+        if value is not None
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _start(given: object) -> str:

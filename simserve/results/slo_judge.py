@@ -5,19 +5,31 @@ meets all of them, and one of a single token has a TPOT of 0, as in vLLM. One th
 rejected or never finished is not good. A percentile objective (``ttft_p95:500``) compares
 that percentile, never a mean. An overloaded run meets nothing: its latencies depend on how
 long it was watched.
+
+A class of requests that has objectives of its own is judged by these, over its requests alone;
+the general ones are asked of all others. Requests of which nothing is asked one by one count
+neither as good nor as bad.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
-from simserve.inputs.slo import Objective, Slo
+from simserve.inputs.slo import ClassSlo, Objective, Slo
 from simserve.records.run_record import RunRecord
-from simserve.results.metrics import Metrics, RequestLatencies, request_latencies
-from simserve.results.samples import MS_PER_S
-from simserve.results.token_times import BoolArray
+from simserve.results.metrics import (
+    Metrics,
+    RequestLatencies,
+    cancelled,
+    request_latencies,
+    timed_out,
+)
+from simserve.results.samples import MS_PER_S, FloatArray, Sample
+from simserve.results.token_times import BoolArray, count_tokens, pooled_gaps, step_clock
 from simserve.results.verdict import Verdict
 
 
@@ -37,8 +49,28 @@ class ObjectiveReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassReport:
+    """One class of requests; ``objectives`` are its own, empty if the general ones are asked.
+
+    ``good_requests``, their share of the class and their rate are None if nothing is asked of
+    its requests one by one.
+    """
+
+    name: str
+    requests: int
+    objectives: tuple[ObjectiveReport, ...]
+    good_requests: int | None
+    good_frac: float | None
+    goodput_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SloReport:
-    """All objectives; ``good_requests`` is None without per-request ones."""
+    """All objectives; ``good_requests`` is None without per-request ones.
+
+    ``objectives`` are the general ones, asked of all but the classes with their own.
+    ``good_frac`` is the share of those requests of which something is asked.
+    """
 
     objectives: tuple[ObjectiveReport, ...]
     good_requests: int | None
@@ -46,41 +78,136 @@ class SloReport:
     goodput_per_s: float | None
     met: bool
     reason: str
+    classes: tuple[ClassReport, ...] = ()
 
 
-def judge_slo(slo: Slo, record: RunRecord, metrics: Metrics, verdict: Verdict) -> SloReport:
-    """Judge every objective of ``slo`` on a run."""
-    latencies = request_latencies(record)
-    good = latencies.finished.copy()
-    single = [objective for objective in slo.objectives if objective.percentile is None]
-    reports = []
-    for objective in slo.objectives:
-        if objective.percentile is None:
-            meets = _requests_within(objective, latencies)
-            good &= meets
-            reports.append(_per_request(objective, meets))
-        else:
-            reports.append(_by_percentile(objective, metrics))
-    good_requests = int(good.sum()) if single else None
+def judge_slo(
+    slo: Slo | None,
+    record: RunRecord,
+    metrics: Metrics,
+    verdict: Verdict,
+    classes: Sequence[ClassSlo] = (),
+) -> SloReport:
+    """Judge every objective of ``slo``, and those that classes have of their own, on a run."""
+    run = _Run(record, request_latencies(record), metrics)
+    kept = ~cancelled(record)
+    members = {one.name: run.members(one.name) & kept for one in classes}
+    others = kept
+    asked_of: list[tuple[str | None, Slo, BoolArray]] = []
+    for name, own in ((one.name, one.slo) for one in classes if one.slo is not None):
+        others = others & ~members[name]
+        asked_of.append((name, own, members[name]))
+    if slo is not None:
+        asked_of.insert(0, (None, slo, others))
+    reports = {name: run.judged(objectives, who) for name, objectives, who in asked_of}
+    good, asked = np.zeros_like(others), np.zeros_like(others)
+    for _, objectives, who in asked_of:
+        if any(one.percentile is None for one in objectives.objectives):
+            asked |= who
+            good |= who & run.good(objectives)
     met, reason = _overall(reports, verdict)
     return SloReport(
-        objectives=tuple(reports),
-        good_requests=good_requests,
-        good_frac=_share(good_requests, len(good)) if good_requests is not None else None,
-        goodput_per_s=_share(good_requests, metrics.duration_s)
-        if good_requests is not None
-        else None,
+        objectives=reports.get(None, ()),
+        **run.goodness(good, asked),
         met=met,
         reason=reason,
+        classes=tuple(
+            ClassReport(
+                name=name,
+                requests=int(who.sum()),
+                objectives=reports.get(name, ()),
+                **run.goodness(good & who, asked & who),
+            )
+            for name, who in members.items()
+        ),
     )
 
 
+class _Goodness(TypedDict):
+    good_requests: int | None
+    good_frac: float | None
+    goodput_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    record: RunRecord
+    latencies: RequestLatencies
+    metrics: Metrics
+
+    def members(self, name: str) -> BoolArray:
+        """Return who belongs to a class."""
+        requests = self.record.requests
+        if requests.request_class is None or name not in requests.class_names:
+            return np.zeros(len(requests), np.bool_)
+        return np.asarray(requests.request_class == requests.class_names.index(name))
+
+    def judged(self, slo: Slo | None, who: BoolArray) -> tuple[ObjectiveReport, ...]:
+        """Return what came of objectives that are asked of some requests."""
+        return tuple(
+            _per_request(one, _requests_within(one, self.latencies)[who])
+            if one.percentile is None
+            else _by_percentile(
+                one,
+                self.among_answered(one.percentile, who),
+                self.sample(one.metric, who),
+                self.any(who),
+            )
+            for one in (slo.objectives if slo is not None else ())
+        )
+
+    def among_answered(self, percentile: float, who: BoolArray) -> float:
+        """Return the percentile of those answered that ``percentile`` of all would be.
+
+        Whoever timed out is later than anybody who was answered. Above 100: nobody's.
+        """
+        late = int((timed_out(self.record) & who).sum())
+        answered = int((self.latencies.finished & who).sum())
+        return percentile * (answered + late) / answered if late and answered else percentile
+
+    def any(self, who: BoolArray) -> bool:
+        """Return whether one of them finished, or there are none."""
+        return bool((self.latencies.finished & who).any()) or not who.any()
+
+    def good(self, slo: Slo) -> BoolArray:
+        """Return which requests meet all that is asked of them one by one."""
+        good = self.latencies.finished.copy()
+        for one in slo.objectives:
+            if one.percentile is None:
+                good &= _requests_within(one, self.latencies)
+        return good
+
+    def sample(self, metric: str, who: BoolArray) -> Sample:
+        """Return a latency of some requests."""
+        if who.all():
+            return self.metrics.sample(metric)
+        chosen = who & self.latencies.finished
+        if metric == "itl":
+            clock = step_clock(self.record)
+            return pooled_gaps(clock, count_tokens(self.record, clock, chosen))
+        values_s = _values_s(metric, self.latencies)[chosen]
+        return Sample(values_s[~np.isnan(values_s)])
+
+    def goodness(self, good: BoolArray, asked: BoolArray) -> _Goodness:
+        """Return how many are good of those asked, which share of them, and at what rate."""
+        if not asked.any():
+            return {"good_requests": None, "good_frac": None, "goodput_per_s": None}
+        count = int(good.sum())
+        return {
+            "good_requests": count,
+            "good_frac": _share(count, int(asked.sum())),
+            "goodput_per_s": _share(count, self.metrics.duration_s),
+        }
+
+
+def _values_s(metric: str, latencies: RequestLatencies) -> FloatArray:
+    return {"ttft": latencies.ttft_s, "tpot": latencies.tpot_s, "e2el": latencies.e2el_s}[metric]
+
+
 def _requests_within(objective: Objective, latencies: RequestLatencies) -> BoolArray:
-    values_s = {
-        "ttft": latencies.ttft_s,
-        "tpot": np.nan_to_num(latencies.tpot_s, nan=0.0),
-        "e2el": latencies.e2el_s,
-    }[objective.metric]
+    values_s = _values_s(objective.metric, latencies)
+    if objective.metric == "tpot":
+        values_s = np.nan_to_num(values_s, nan=0.0)
     return np.asarray(latencies.finished & (values_s * MS_PER_S <= objective.limit_ms))
 
 
@@ -94,11 +221,13 @@ def _per_request(objective: Objective, meets: BoolArray) -> ObjectiveReport:
     )
 
 
-def _by_percentile(objective: Objective, metrics: Metrics) -> ObjectiveReport:
-    percentile = objective.percentile if objective.percentile is not None else 50.0
-    value_s = metrics.sample(objective.metric).percentile(percentile)
+def _by_percentile(
+    objective: Objective, percentile: float, sample: Sample, any_finished: bool
+) -> ObjectiveReport:
+    value_s = sample.percentile(percentile) if percentile <= 100 else None
     # Requests of one token have neither TPOT nor ITL: nothing is late unless nothing finished.
-    met = metrics.completed > 0 if value_s is None else value_s * MS_PER_S <= objective.limit_ms
+    nothing_late = any_finished and percentile <= 100
+    met = nothing_late if value_s is None else value_s * MS_PER_S <= objective.limit_ms
     return ObjectiveReport(
         name=objective.name,
         limit_ms=objective.limit_ms,
@@ -108,8 +237,15 @@ def _by_percentile(objective: Objective, metrics: Metrics) -> ObjectiveReport:
     )
 
 
-def _overall(reports: list[ObjectiveReport], verdict: Verdict) -> tuple[bool, str]:
-    missed = [report.name for report in reports if not report.met]
+def _overall(
+    reports: Mapping[str | None, tuple[ObjectiveReport, ...]], verdict: Verdict
+) -> tuple[bool, str]:
+    missed = [
+        one.name if name is None else f"{one.name} of {name}"
+        for name, objectives in reports.items()
+        for one in objectives
+        if not one.met
+    ]
     if not verdict.operating_point:
         return False, "not met: the deployment is overloaded"
     if missed:

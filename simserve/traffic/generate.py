@@ -14,6 +14,7 @@ from simserve.records.requests import IntArray, RequestTable
 from simserve.traffic.arrivals import arrivals_within_ps, first_arrivals_ps
 from simserve.traffic.lengths import draw_lengths
 from simserve.traffic.limits import MOST_TOKENS, check_count
+from simserve.traffic.patience import with_patience
 from simserve.traffic.replay import replayed
 from simserve.traffic.segments import reordered
 from simserve.traffic.sessions import (
@@ -40,7 +41,7 @@ def generate(workload: WorkloadSpec, seed: int) -> RequestTable:
     Raises:
         InputError: if the trace or the seed cannot be used, or there is too much of it.
     """
-    requests = _generate(workload, seed)
+    requests = with_patience(_generate(workload, seed), workload, seed)
     if workload.arrivals is None or workload.arrivals.process != "closed-loop":
         return requests
     return asked_by_users(requests, workload.arrivals, random_stream(seed, "user think times"))
@@ -141,6 +142,7 @@ def _in_order(
     if heads is not None or workload.sessions is not None:
         segments, output_segment = segments_of_turns(turns, said, outputs, heads)
     classes = workload.classes or ()
+    request_class = kind if classes else None
     priority = None
     if any(one.priority is not None for one in classes):
         priority = np.array([one.priority or 0 for one in classes], dtype=np.int64)[kind]
@@ -156,6 +158,8 @@ def _in_order(
         segments=segments,
         output_segment=output_segment,
         priority=None if priority is None else priority[order],
+        request_class=None if request_class is None else request_class[order],
+        class_names=tuple(one.name for one in classes),
     )
 
 

@@ -19,13 +19,21 @@ from simserve.traffic.trace_formats import Part, TraceFile, read_trace
 def replayed(trace: TraceSpec, arrivals: ArrivalsSpec | None, seed: int) -> TraceFile:
     """Return the trace as it is replayed.
 
-    A trace without times needs ``arrivals``, and one with times refuses them.
+    A trace without times needs ``arrivals``, or a rate, which then is that of Poisson arrivals.
+    One with times refuses ``arrivals``.
 
     Raises:
         InputError: if the file cannot be used, or not in this way.
     """
-    found = read_part(trace, seed)
+    found = _read(trace, seed)
     if not found.timed:
+        _refuse_times(trace, "time_scale")
+        if arrivals is None and trace.rate_per_s is not None:
+            arrivals = ArrivalsSpec(rate_per_s=trace.rate_per_s)
+            note = f"the file has no times: Poisson arrivals at {trace.rate_per_s:g}/s"
+            found = replace(found, notes=(*found.notes, note))
+        else:
+            _refuse_times(trace, "rate_per_s")
         return replace(found, requests=_timed(trace, found.requests, arrivals, seed))
     if arrivals is not None:
         allowed = (
@@ -33,7 +41,7 @@ def replayed(trace: TraceSpec, arrivals: ArrivalsSpec | None, seed: int) -> Trac
             "faster or slower, format lengths leaves them out)"
         )
         raise InputError(trace.file, "workload.arrivals", "a value", allowed)
-    return found
+    return replace(found, requests=_scaled(trace, found))
 
 
 def read_part(trace: TraceSpec, seed: int) -> TraceFile:
@@ -44,23 +52,33 @@ def read_part(trace: TraceSpec, seed: int) -> TraceFile:
     Raises:
         InputError: if the file cannot be used, or not in this way.
     """
+    found = _read(trace, seed)
+    if found.timed:
+        return replace(found, requests=_scaled(trace, found))
+    _refuse_times(trace, "rate_per_s", "time_scale")
+    return found
+
+
+def _read(trace: TraceSpec, seed: int) -> TraceFile:
     part = Part(head=trace.head, from_s=trace.from_s or 0.0, to_s=trace.to_s)
-    found = read_trace(
+    return read_trace(
         trace.file,
         trace.format,
         part,
         block_tokens=trace.block_tokens,
         columns=trace.columns,
         rate_per_s=trace.rate_per_s,
+        skip_incomplete=bool(trace.skip_incomplete),
         seed=seed,
     )
-    if found.timed:
-        return replace(found, requests=_scaled(trace, found))
-    for key in ("rate_per_s", "time_scale"):
+
+
+def _refuse_times(trace: TraceSpec, *keys: str) -> None:
+    """Refuse what changes the speed of a file that has no times."""
+    for key in keys:
         if getattr(trace, key) is not None:
             allowed = "nothing: the file has no times; see workload.arrivals"
             raise InputError(trace.file, f"trace.{key}", getattr(trace, key), allowed)
-    return found
 
 
 def mean_rate_per_s(requests: RequestTable) -> float | None:
@@ -73,7 +91,7 @@ def _timed(
     trace: TraceSpec, requests: RequestTable, arrivals: ArrivalsSpec | None, seed: int
 ) -> RequestTable:
     if arrivals is None:
-        allowed = "arrivals, such as {rate_per_s: 5}: the file has lengths but no times"
+        allowed = "arrivals, such as {rate_per_s: 5}, or --rate: the file has no times"
         raise InputError(trace.file, "workload.arrivals", "nothing", allowed)
     rng, phases = random_stream(seed, "arrivals"), random_stream(seed, "arrival phases")
     arrival_ps = first_arrivals_ps(arrivals, len(requests), rng, phases)

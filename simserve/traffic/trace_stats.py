@@ -99,8 +99,8 @@ def stats_text(stats: TraceStats) -> str:
         lines.append(f"Times     {stats.distinct_times:,} different")
     for name, lengths in (("Prompt", stats.prompt_tokens), ("Output", stats.output_tokens)):
         lines.append(
-            f"{name}    mean {lengths.mean:,.1f}  median {lengths.median:,g}  "
-            f"p99 {lengths.p99:,g}  max {lengths.max:,} tokens"
+            f"{name}    mean {lengths.mean:,.1f}  median {_short(lengths.median)}  "
+            f"p99 {_short(lengths.p99)}  max {lengths.max:,} tokens"
         )
     lines += _prefix_lines(stats.prefix)
     lines += [f"Note      {note}" for note in stats.notes]
@@ -116,6 +116,10 @@ def _prefix_lines(prefix: PrefixStats | None) -> list[str]:
         f"          {prefix.reusable_tokens_frac:.1%} of prompt tokens reusable by an endless "
         f"cache (blocks of {prefix.engine_block_tokens})",
     ]
+
+
+def _short(tokens: float) -> str:
+    return f"{tokens:,.1f}".removesuffix(".0")
 
 
 def _lengths(tokens: IntArray) -> LengthStats:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simserve.errors import unknown_name
 from simserve.records.clock import PS_PER_MS, PS_PER_S
@@ -37,7 +39,7 @@ def target_of(name: str, where: str) -> str:
     return normal
 
 
-def losses(requests: RequestTable, target: str) -> list[str]:
+def losses(requests: RequestTable, target: str, *, measured: bool = False) -> list[str]:
     """Return what the form cannot say about these requests, in words."""
     if target in ("csv", "parquet"):
         return []
@@ -50,6 +52,8 @@ def losses(requests: RequestTable, target: str) -> list[str]:
         lost.append("priorities")
     if requests.request_id is not None:
         lost.append("request ids")
+    if measured:
+        lost.append("measured latencies")
     if target == "azure":
         lost.append("times below 100 ns")
     return lost
@@ -62,16 +66,18 @@ def write_trace(
     *,
     block_tokens: int | None = None,
     packed: bool = False,
+    measured: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> None:
     """Write the requests to ``path``, gzipped if ``packed`` (Parquet packs itself).
 
+    ``measured`` are further columns of a table, in seconds, NaN where nothing was measured.
     ``block_tokens`` is what one id of ``hash_ids`` stands for: 16 in a timed-trace and 512 in
     a Mooncake trace if not given.
     """
     if target == "parquet":
-        _write_parquet(path, requests)
+        _write_parquet(path, requests, measured or {})
     elif target == "csv":
-        _write_lines(path, _table_lines(requests), packed)
+        _write_lines(path, table_lines(requests, measured or {}), packed)
     elif target == "azure":
         _write_lines(path, _azure_lines(requests), packed)
     elif target == "mooncake":
@@ -134,8 +140,11 @@ def _azure_lines(requests: RequestTable) -> Iterator[str]:
         yield f"{stamp.replace('T', ' ')}.{digits:07},{prompt},{output}\r\n"
 
 
-def _table_lines(requests: RequestTable) -> Iterator[str]:
-    columns = _table_columns(requests)
+def table_lines(
+    requests: RequestTable, measured: Mapping[str, npt.NDArray[np.float64]]
+) -> Iterator[str]:
+    """Yield the lines of the requests as CSV."""
+    columns = _table_columns(requests, measured)
     columns["arrival_s"] = list(_decimals(requests.arrival_ps, PS_PER_S))
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
@@ -146,14 +155,18 @@ def _table_lines(requests: RequestTable) -> Iterator[str]:
         line.truncate()
 
 
-def _write_parquet(path: Path, requests: RequestTable) -> None:
+def _write_parquet(
+    path: Path, requests: RequestTable, measured: Mapping[str, npt.NDArray[np.float64]]
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.table(_table_columns(requests)), path)
+    parquet.write_table(pa.table(_table_columns(requests, measured)), path)
 
 
-def _table_columns(requests: RequestTable) -> dict[str, list[Any]]:
+def _table_columns(
+    requests: RequestTable, measured: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, list[Any]]:
     """Return the columns of a table, those that say nothing left out."""
     columns: dict[str, list[Any]] = {
         "arrival_s": (requests.arrival_ps / PS_PER_S).tolist(),
@@ -168,6 +181,8 @@ def _table_columns(requests: RequestTable) -> dict[str, list[Any]]:
         columns["segments"] = list(_segment_texts(requests))
         if requests.output_segment is not None:
             columns["output_segment"] = requests.output_segment.tolist()
+    for name, values in measured.items():
+        columns[name] = [None if math.isnan(one) else one for one in values.tolist()]
     return columns
 
 

@@ -130,7 +130,7 @@ def test_a_result_is_checked_again_and_a_broken_law_named(tmp_path: Path, small:
     place = tmp_path / "results"
     assert CliRunner().invoke(app, ["run", str(small), "--out", str(place)]).exit_code == 0
     fine = check(place)
-    assert (fine.exit_code, fine.stdout) == (0, f"{place}: result, 14 laws hold\n")
+    assert (fine.exit_code, fine.stdout) == (0, f"{place}: result, 15 laws hold\n")
     assert check(place / "run.json").exit_code == 0
     CORRUPTIONS["queue-counts"](place)
     done = check(place)

@@ -14,6 +14,7 @@ from simserve.parity.case import Case
 from simserve.traffic.trace_formats import load_trace
 from simserve.traffic.trace_writers import write_trace
 from tests.traffic import test_more_trace_formats as more_traces
+from tests.traffic import test_otel as otel
 from tests.traffic import test_prometheus_import as prometheus
 from tests.traffic import test_trace_formats as traces
 
@@ -36,8 +37,9 @@ workload:
     - {name: system, count: 2, tokens: 200}
     - {name: documents, count: 50, tokens: {median: 300, p95: 900}, per_request: 3, zipf: 1.1}
   classes:
-    - {name: paid, weight: 3, priority: 0}
+    - {name: paid, weight: 3, priority: 0, slo: "ttft:200 tpot:30"}
     - {name: free, weight: 1, priority: 5, prompt_tokens: 100, output_tokens: 20}
+    - {name: batch, weight: 1, slo: {e2el_p95: 30s, itl_p99: 40}}
 deployment:
   model: Qwen/Qwen3-8B
   gpu: h100-sxm
@@ -179,6 +181,10 @@ def _trace() -> list[Seed]:
         "num_prefill_tokens,num_decode_tokens\n10,20\n30,40\n",
         "arrival_s,prompt_tokens,output_tokens,segments\n1,5,5,0:4 1:1\n2,4,5,0:4\n",
         '{"arrival_time": "2024-05-10 12:00:00", "prompt_tokens": 5, "output_tokens": 3}\n',
+        '"arrival_s","prompt_tokens","output_tokens","note"\n0.5,5,"3","a, b"\n1,6,4,""\n',
+        *(otel.WRAPPINGS[name]() for name in ("one export a line", "a list of spans")),
+        otel.WRAPPINGS["the SDK's spans"](),
+        json.dumps(otel.export(*otel.INCOMPLETE, otel.generic(1, 20), otel.vllm(2, 21))) + "\n",
     ]
     found = [Seed("trace", "trace", text.encode()) for text in texts]
     found.append(Seed("trace", "trace", gzip.compress(traces.AZURE.encode(), mtime=0)))
@@ -228,6 +234,10 @@ def _json_result() -> list[Seed]:
                 "output_tokens": 12,
                 "num_requests": 12,
                 "prefix": {"count": 2, "tokens": 64},
+                "classes": [
+                    {"name": "chat", "weight": 2, "slo": "ttft:50 itl_p95:9"},
+                    {"name": "batch", "weight": 1},
+                ],
             },
             "deployment": {"model": "llama-3.1-8b", "gpu": "h100-sxm", "max_num_seqs": 4},
             "slo": "ttft:500",

@@ -157,8 +157,8 @@ JSON_ROW = '{{"timestamp": {}.25, "input_length": 100, "output_length": 20}}\n'
 @pytest.mark.parametrize(
     ("head", "row", "most_bytes"),
     [
-        ("", JSON_ROW, 2 * TRACE_BYTES),
-        ("arrival_s,prompt_tokens,output_tokens\n", "{}.25,1000,200\n", 7 * TRACE_BYTES),
+        ("", JSON_ROW, TRACE_BYTES),
+        ("arrival_s,prompt_tokens,output_tokens\n", "{}.25,1000,200\n", 2 * TRACE_BYTES),
     ],
     ids=["JSONL", "CSV"],
 )

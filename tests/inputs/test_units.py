@@ -49,7 +49,10 @@ def test_lower_case_k_is_decimal_and_upper_case_k_binary_as_in_vllm() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "GB", "80XB", "1e999", "nan", "inf", None, True, [], "8 0GB", float("nan"), 10**400],
+    [
+        *("", "GB", "80XB", "8 0GB", "1e999", "1e4003000", "1e4003000GB", "nan", "inf"),
+        *(None, True, [], float("nan"), 10**400),
+    ],
 )
 def test_what_is_no_quantity_is_refused_with_what_is_allowed(value: object) -> None:
     with pytest.raises(ValueError, match="a size"):

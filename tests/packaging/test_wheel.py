@@ -58,12 +58,13 @@ def test_wheel_holds_the_catalogue_and_the_type_marker(wheel_files: set[str]) ->
     assert "simserve/py.typed" in wheel_files
 
 
-def test_wheel_holds_nothing_but_the_package_and_its_licence(
+def test_wheel_holds_nothing_but_the_packages_and_their_licence(
     wheel: Path, wheel_files: set[str]
 ) -> None:
     name, version, *_ = wheel.stem.split("-")
     metadata = f"{name}-{version}.dist-info/"
-    strangers = {path for path in wheel_files if not path.startswith(("simserve/", metadata))}
+    ours = ("simserve/", "calibrate/", metadata)
+    strangers = {path for path in wheel_files if not path.startswith(ours)}
     assert not strangers
     assert f"{metadata}licenses/LICENSE" in wheel_files
 

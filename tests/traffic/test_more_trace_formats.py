@@ -9,14 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from simserve.errors import InputError
 from simserve.records.clock import PS_PER_S
-from simserve.traffic.trace_formats import Part, TraceFile, detect_format, read_trace
-from simserve.traffic.trace_formats.column_kinds import CALENDAR, SECONDS, TOKENS, Kind
-from simserve.traffic.trace_formats.csv_columns import _all_at_once, _row_by_row
+from simserve.traffic.trace_formats import Part, TraceFile, detect_format, read_trace, servegen
 
 BURSTGPT = (
     "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
@@ -166,6 +162,12 @@ def test_clients_without_lengths_are_named_and_weighed(tmp_path: Path) -> None:
     )
 
 
+def test_notes_do_not_pass_on_what_acts_on_a_terminal(tmp_path: Path) -> None:
+    bare = {**POOL, "client": "a\n\x1b[31mb", "length_pdfs": {}}
+    [note] = read_trace(pool(tmp_path, POOL, bare)).notes
+    assert note.isprintable() and "a \\x1b[31mb" in note
+
+
 def test_rate_of_a_pool_scales_its_clients_not_the_time(tmp_path: Path) -> None:
     trace = read_trace(pool(tmp_path, POOL), rate_per_s=10)
     table = trace.requests
@@ -186,6 +188,33 @@ def test_head_of_a_pool_is_the_start_of_all_of_it(tmp_path: Path) -> None:
     path = pool(tmp_path, {**POOL, "windows": windows})
     head, whole = (read_trace(path, part=Part(head=n)).requests for n in (500, None))
     np.testing.assert_array_equal(head.arrival_ps, whole.arrival_ps[:500])
+
+
+@pytest.mark.parametrize("part", [{"head": 7}, {"head": 40, "from_s": 250}])
+def test_head_of_a_pool_bounds_what_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
+) -> None:
+    shapes = [("Gamma", 1.0), ("Weibull", 0.3), ("Gamma", 0.1)]
+    clients = [
+        {**POOL, "client": name, "windows": [[600 * k, 3.0, 1.0, form, shape, 1.0] for k in (0, 1)]}
+        for name, (form, shape) in enumerate(shapes)
+    ]
+    path = pool(tmp_path, *clients)
+    whole = read_trace(path, part=Part(from_s=part.get("from_s", 0))).requests
+    drawn: list[int] = []
+    times_of_window = servegen._window_times_s
+
+    def counted(*given: Any) -> Any:
+        found = times_of_window(*given)
+        drawn.append(len(found))
+        return found
+
+    monkeypatch.setattr(servegen, "_window_times_s", counted)
+    some = read_trace(path, part=Part(**part)).requests
+    for name in ("arrival_ps", "prompt_tokens", "output_tokens"):
+        assert getattr(some, name).tolist() == getattr(whole, name)[: part["head"]].tolist()
+    # Of 9 requests/s, those before from_s, and a small multiple of what is wanted.
+    assert sum(drawn) < 9 * part.get("from_s", 0) + 10 * part["head"] + 500
 
 
 BAD_POOLS: list[tuple[dict[str, Any], str]] = [
@@ -363,12 +392,15 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     whole = table_file(tmp_path, "parquet").read_bytes()
     for cut in (4, 40, len(whole) - 20):
         assert "Parquet that cannot be read" in refusal(written(tmp_path, whole[:cut]))
+    wrong_name = whole.replace(b"prompt_tokens", b"promp\xf4_tokens")
+    assert wrong_name != whole
+    assert "Parquet that cannot be read" in refusal(written(tmp_path, wrong_name))
 
 
 def test_table_with_two_times_or_wrong_segments_is_refused(tmp_path: Path) -> None:
     text = "arrival_s,arrival_ms,prompt_tokens,output_tokens\n1,1000,5,5\n"
     assert "one column of times" in refusal(written(tmp_path, text))
-    for segments in ("0:4", "", "0:5 ", "a:5", "0:5:5", "0:0 1:5", "-1:5"):
+    for segments in ("0:4", "", "0:3  1:2", "a:5", "0:5:5", "0:0 1:5", "-1:5"):
         text = f"arrival_s,prompt_tokens,output_tokens,segments\n1,5,5,{segments}\n"
         assert "request 1: segments: got" in refusal(written(tmp_path, text))
 
@@ -376,40 +408,3 @@ def test_table_with_two_times_or_wrong_segments_is_refused(tmp_path: Path) -> No
 def test_columns_of_another_format_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, BURSTGPT)
     assert "burstgpt fixes them" in refusal(path, "burstgpt", columns={"arrival_s": "Timestamp"})
-
-
-# --- both ways of reading CSV ---
-
-cells = st.one_of(
-    st.sampled_from(["1", "07", "12", "-3", "+5", "0x1F", "1e3", "1.5", "", " 9", "nan", "inf"]),
-    st.sampled_from(["2024-05-10 00:00:01.25", "2024-02-30 00:00:00", "2024-05-10", "é", "٣"]),
-    st.integers(0, 2**64).map(str),
-    st.text(max_size=3),
-)
-
-
-@settings(max_examples=300, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(
-    rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=4),
-    kind=st.sampled_from([TOKENS, SECONDS, CALENDAR]),
-    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
-)
-def test_quick_and_slow_reading_of_csv_agree(
-    tmp_path: Path, rows: list[tuple[str, str]], kind: Kind, end: str
-) -> None:
-    text = end.join(["a,b", *(",".join(row) for row in rows)]) + end
-    path = written(tmp_path, text.encode(errors="surrogatepass"))
-    quick = _all_at_once(path, {"a": kind})
-    if quick is not None:
-        np.testing.assert_array_equal(quick["a"], _row_by_row(path, {"a": kind}, None)["a"])
-
-
-def test_plain_csv_is_read_the_quick_way(tmp_path: Path) -> None:
-    text = "T,n,s\n2024-05-10 00:00:01.25+00:00,12,0.5\n2024-05-10 00:00:02+00:00,7,3\n"
-    kinds: dict[str, Kind] = {"T": CALENDAR, "n": TOKENS, "s": SECONDS}
-    quick = _all_at_once(written(tmp_path, text), kinds)
-    assert quick is not None
-    slow = _row_by_row(written(tmp_path, text), kinds, None)
-    for name in kinds:
-        np.testing.assert_array_equal(quick[name], slow[name])

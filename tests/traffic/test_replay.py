@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from simserve.errors import InputError
+from simserve.inputs.scenario import load_scenario
 from simserve.inputs.workload import read_workload
 from simserve.records.clock import PS_PER_S
 from simserve.records.requests import RequestTable
@@ -109,3 +110,80 @@ def test_columns_and_block_size_reach_the_reader(tmp_path: Path, trace: Path) ->
     roles = {"arrival_s": "t", "prompt_tokens": "input_length", "output_tokens": "output_length"}
     assert seconds(replayed(other, columns=roles)) == TIMES_S
     assert "in blocks of 20" in refusal(trace, block_tokens=20)
+
+
+# --- the part and the rate, as options ---
+
+
+def loaded(**options: Any) -> Any:
+    return load_scenario(**options).workload
+
+
+def test_rate_of_a_trace_keeps_its_bursts(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,5\n0.1,5,5\n9,5,5\n12,5,5\n")
+    whole = generate(loaded(trace=path), 0).arrival_ps
+    fast = generate(loaded(trace=path, rate_per_s="2/s"), 0).arrival_ps
+    assert len(fast) / (fast[-1] / PS_PER_S) == pytest.approx(2)
+    assert fast / fast[-1] == pytest.approx(whole / whole[-1])  # gaps keep their ratios
+    part = generate(loaded(trace=path, from_s=0.05, to_s="10s", head=1), 0)
+    assert part.arrival_ps.tolist() == [0]
+
+
+@pytest.mark.parametrize("process", ["poisson", "diurnal", "on-off", "piecewise", "vllm-bench"])
+def test_rate_of_a_synthetic_workload_is_that_of_its_arrivals(process: str) -> None:
+    extra = {
+        "diurnal": ["workload.arrivals.peak_to_mean=1.5"],
+        "on-off": ["workload.arrivals.on_s=5", "workload.arrivals.off_s=5"],
+        "piecewise": ["workload.arrivals.steps=[{duration_s: 5, rate_per_s: 1}]"],
+    }
+    settings = [f"workload.arrivals.process={process}", *extra.get(process, [])]
+    arrivals = loaded(rate_per_s="120/min", settings=settings).arrivals
+    assert (arrivals.process, arrivals.rate_per_s) == (process, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": 5}, "--head: got 5, allowed: a trace"),
+        ({"from_s": "1h"}, "--from: got 1h, allowed: a trace"),
+        ({"to_s": 3.0}, "--to: got 3.0, allowed: a trace"),
+        ({"trace_columns": {"arrival_s": "t"}}, "--trace-columns: got arrival_s, allowed: a trace"),
+        ({"trace": "a", "workload": "chat"}, "--trace: got a, allowed: either it or --workload"),
+        ({"rate_per_s": 0}, "--rate: workload.arrivals.rate_per_s: got 0, allowed: a number above"),
+        (
+            {"rate_per_s": 3, "settings": ["workload.arrivals={process: closed-loop, users: 5}"]},
+            "--set .*a second value",
+        ),
+        (
+            {"rate_per_s": 3, "settings": ["workload.arrivals.process=all-at-once"]},
+            "--rate: .*no rate for all-at-once",
+        ),
+    ],
+)
+def test_parts_and_rates_that_mean_nothing_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        loaded(**options)
+
+
+def test_rate_of_a_closed_loop_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        "arrivals: {process: closed-loop, users: 5}\n"
+        "prompt_tokens: 5\noutput_tokens: 5\nnum_requests: 9\n"
+    )
+    with pytest.raises(InputError, match=r"--rate: .*got 3.*no rate for closed-loop"):
+        loaded(workload=path, rate_per_s=3)
+
+
+def test_lengths_without_times_come_at_the_rate(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("prompt_tokens,output_tokens\n" + "5,6\n" * 4000)
+    requests = generate(loaded(trace=path, rate_per_s=8), 0)
+    # The mean of 4,000 exponential gaps has a standard error of 1.6 %.
+    assert requests.arrival_ps[-1] / PS_PER_S == pytest.approx(500, rel=0.065)
+    assert requests.notes == ("the file has no times: Poisson arrivals at 8/s",)
+    with pytest.raises(InputError, match=r"time_scale.*the file has no times"):
+        generate(loaded(trace=path, settings=["workload.trace.time_scale=2"]), 0)

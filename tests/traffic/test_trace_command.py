@@ -62,7 +62,7 @@ def test_convert_writes_a_trace_that_is_read_back(log: Path, target: str) -> Non
 
 
 def test_convert_takes_a_part_at_another_rate() -> None:
-    words = "convert log.jsonl part.csv --to csv --from-s 1 --head 3 --rate-per-s 30"
+    words = "convert log.jsonl part.csv --to csv --from 1s --head 3 --rate 1800/min"
     assert trace_command(*words.split()).exit_code == 0
     back = load_trace("part.csv")
     assert back.prompt_tokens.tolist() == [102, 103, 104]
@@ -99,9 +99,13 @@ BAD = [
     ("stats nowhere.csv", r"nowhere.csv: got No such file"),
     ("stats log.jsonl --trace-format azur", r"--trace-format: .*got azur, allowed: azure"),
     ("stats log.jsonl --head 0", r"--head: .*got 0"),
-    ("stats log.jsonl --from-s 9", r"no request from 9 s"),
+    ("stats log.jsonl --from 9", r"no request from 9 s"),
     ("stats log.jsonl --from-s 2 --to-s 1", r"--to-s: .*above from_s"),
-    ("stats log.jsonl --rate-per-s 0", r"--rate-per-s: .*got 0"),
+    ("stats log.jsonl --from 2 --to 1s", r"--to-s: .*above from_s"),
+    ("stats log.jsonl --from soon", r"--from: .*got soon, allowed: a duration of at least 0"),
+    ("stats log.jsonl --rate 0", r"--rate: .*got 0"),
+    ("stats lengths.csv --rate 5", r"got 5.0, allowed: nothing: the file has no times"),
+    ("convert log.jsonl out.csv --to 2h", r"--to: got 2h, allowed: timed-trace, .*--to-s"),
     ("stats table.csv", r"table.csv: got columns t, in, out"),
     ("stats table.csv --trace-columns t", r"--trace-columns: got t, allowed: ROLE=NAME"),
     ("stats table.csv --trace-columns time=t", r"--trace-columns: .*got time"),
@@ -116,7 +120,7 @@ BAD = [
     ("synth lengths.csv --num 5 --out o.csv", r"requests without gaps in time"),
     ("import --prometheus metrics.prom --over 9", r"request_prompt_tokens: got nothing"),
     ("import --prometheus metrics.prom --over 0", r"--over: got 0"),
-    ("import --prometheus metrics.prom", r"Missing option '--over'"),
+    ("import --prometheus metrics.prom", r"--over: got nothing"),
     ("import --prometheus metrics.prom --over 9 --out metrics.prom", r"--out: .*inputs"),
 ]
 

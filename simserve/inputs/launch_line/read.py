@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simserve.errors import InputError
+from simserve.errors import InputError, one_line
 from simserve.inputs.launch_line.arguments import Given, expected, read_arguments
 from simserve.inputs.launch_line.config_file import read_config
 from simserve.inputs.launch_line.flag_table import (
@@ -136,7 +136,7 @@ class _Reading:
             engine=self.table.engine,
             deployment=self.deployment,
             origins=self.origins,
-            notes=tuple(self.notes),
+            notes=tuple(map(one_line, self.notes)),
             gpus=self.launch.gpus,
         )
 

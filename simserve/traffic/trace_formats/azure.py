@@ -36,6 +36,7 @@ def read_azure(path: Path, part: Part = EVERYTHING) -> TraceFile:
     """
     kinds: dict[str, Kind] = {TIME: CALENDAR, PROMPT: TOKENS, OUTPUT: TOKENS}
     found = read_csv_columns(path, kinds, part.rows)
-    times = Times(whole_s=found[TIME][:, 0], rest_ps=found[TIME][:, 1])
-    requests = plain_requests(found[PROMPT], found[OUTPUT])
+    stamps = found.pop(TIME)
+    times = Times(whole_s=stamps[:, 0], rest_ps=stamps[:, 1])
+    requests = plain_requests(found.pop(PROMPT), found.pop(OUTPUT))
     return TraceFile(requests=request_table(path, TIME, times, requests, part), format="azure")

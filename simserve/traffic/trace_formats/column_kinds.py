@@ -212,10 +212,13 @@ class Texts:
         return str(value)
 
     def many(self, column: Any) -> npt.NDArray[Any] | None:
-        """Return texts as ``object[rows]``."""
+        """Return texts without blanks around them as ``object[rows]``."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         if column.null_count or not pa.types.is_string(column.type):
+            return None
+        if pc.any(pc.not_equal(pc.utf8_trim_whitespace(column), column)).as_py():
             return None
         return self.array(column.to_pylist())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.errors import InputError
-from simserve.records.clock import PS_PER_S
+from simserve.records.clock import PS_PER_S, PsArray
 from simserve.records.requests import IntArray, RequestTable
 from simserve.traffic.limits import LONGEST_SPAN_DAYS, LONGEST_SPAN_PS, MOST_TOKENS
 from simserve.traffic.segments import reordered
@@ -20,6 +20,7 @@ TOKENS_ALLOWED = f"a whole number of tokens, from 1 to {MOST_TOKENS}"
 _LONGEST_SPAN_S = LONGEST_SPAN_PS // PS_PER_S
 # Seconds beyond which a float64 cannot be taken for an int64 any more.
 _LARGEST_WHOLE = 2.0**62
+_ROWS_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +52,6 @@ class Times:
     whole_s: IntArray
     rest_ps: IntArray
 
-    def at(self, which: npt.NDArray[np.intp]) -> Times:
-        """Return some of the instants."""
-        return Times(whole_s=self.whole_s[which], rest_ps=self.rest_ps[which])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceFile:
@@ -66,26 +63,34 @@ class TraceFile:
     block_tokens: int | None = None  # tokens that one id of the file stands for
     notes: tuple[str, ...] = ()  # what was left out, in words
     rescaled: bool = False  # the rate that was asked for is in the arrivals already
+    measured: Mapping[str, npt.NDArray[np.float64]] | None = None  # [requests], NaN: not said
 
 
 def no_times(count: int) -> Times:
     """Return ``count`` instants that are all the same."""
-    zeros = np.zeros(count, dtype=np.int64)
-    return Times(whole_s=zeros, rest_ps=zeros)
+    return Times(whole_s=np.zeros(count, np.int64), rest_ps=np.zeros(count, np.int64))
 
 
 def times_of(path: Path, column: str, values: npt.NDArray[np.float64], ps_per_unit: int) -> Times:
     """Return float times as instants, exact to the picosecond where the floats are.
 
+    ``values`` is used up: tens of millions of rows fit into memory, but not many times.
+
     Raises:
         InputError: if one is beyond any calendar.
     """
     units_per_s = PS_PER_S // ps_per_unit
-    whole = np.floor(values / units_per_s)
-    if len(values) and not np.abs(whole).max() < _LARGEST_WHOLE:
-        raise too_long(path, column, float(np.abs(whole).max()))
-    rest_ps = np.rint((values - whole * units_per_s) * ps_per_unit)
-    return Times(whole_s=whole.astype(np.int64), rest_ps=rest_ps.astype(np.int64))
+    latest_s = float(values.max(initial=0)) // units_per_s
+    if not latest_s < _LARGEST_WHOLE:
+        raise too_long(path, column, latest_s)
+    values = np.require(values, np.float64, ["C", "W"])
+    times = Times(whole_s=np.empty(len(values), np.int64), rest_ps=values.view(np.int64))
+    for begin in range(0, len(values), _ROWS_AT_A_TIME):
+        rows = slice(begin, begin + _ROWS_AT_A_TIME)
+        whole = np.floor(values[rows] / units_per_s)
+        times.whole_s[rows] = whole
+        times.rest_ps[rows] = np.rint((values[rows] - whole * units_per_s) * ps_per_unit)
+    return times
 
 
 def request_table(
@@ -98,30 +103,46 @@ def request_table(
     """Return ``requests`` with these times, in arrival order, the first one at 0.
 
     Equal arrivals keep the order of the file. ``column`` is the one that times come from.
+    The arrays of ``times`` are used up.
 
     Raises:
         InputError: if the part holds no request, or spans more than the clock can hold.
     """
-    start_s = times.whole_s.min()
-    start_ps = times.rest_ps[times.whole_s == start_s].min()
-    since_start = Times(whole_s=times.whole_s - start_s, rest_ps=times.rest_ps - start_ps)
-    kept = _within(path, since_start, part)
-    inside = since_start if kept is None else since_start.at(kept)
-    whole_s = inside.whole_s - inside.whole_s.min()
-    if whole_s.max() > _LONGEST_SPAN_S:
-        raise too_long(path, column, float(whole_s.max()))
-    arrival_ps = whole_s * PS_PER_S + inside.rest_ps
-    arrival_ps -= arrival_ps.min()
-    order = None
-    if np.any(np.diff(arrival_ps) < 0):
-        order = np.argsort(arrival_ps, kind="stable")
-        arrival_ps = arrival_ps[order]
-        kept = order if kept is None else kept[order]
+    arrival_ps, kept = arrivals_of(path, column, times, part)
     table = requests if kept is None else selected(requests, kept)
     table = replace(table, arrival_ps=arrival_ps)
     if part.head is not None and len(table) > part.head:
         table = selected(table, np.arange(part.head))
     return table
+
+
+def arrivals_of(
+    path: Path, column: str, times: Times, part: Part
+) -> tuple[PsArray, npt.NDArray[np.intp] | None]:
+    """Return the arrivals within a part, from 0, and whose they are: None for all as they stand.
+
+    See ``request_table``; ``part.head`` is left to the caller.
+    """
+    start_s = times.whole_s.min()
+    start_ps = times.rest_ps[times.whole_s == start_s].min()
+    whole_s, rest_ps = times.whole_s, times.rest_ps
+    whole_s -= start_s
+    rest_ps -= start_ps
+    kept = _within(path, times, part)
+    if kept is not None:
+        whole_s, rest_ps = whole_s[kept], rest_ps[kept]
+        whole_s -= whole_s.min()
+    if whole_s.max() > _LONGEST_SPAN_S:
+        raise too_long(path, column, float(whole_s.max()))
+    arrival_ps = np.ascontiguousarray(whole_s)
+    arrival_ps *= PS_PER_S
+    arrival_ps += rest_ps
+    arrival_ps -= arrival_ps.min()
+    if (arrival_ps[1:] < arrival_ps[:-1]).any():
+        order = np.argsort(arrival_ps, kind="stable")
+        arrival_ps = arrival_ps[order]
+        kept = order if kept is None else kept[order]
+    return arrival_ps, kept
 
 
 def selected(requests: RequestTable, which: npt.NDArray[np.intp]) -> RequestTable:
@@ -146,7 +167,8 @@ def _within(path: Path, since_start: Times, part: Part) -> npt.NDArray[np.intp] 
     """Return the places of the requests in the window, None if that is all of them."""
     if part.whole_span:
         return None
-    since_s = since_start.whole_s + since_start.rest_ps / PS_PER_S
+    since_s = since_start.rest_ps / PS_PER_S
+    since_s += since_start.whole_s
     stop_s = np.inf if part.to_s is None else part.to_s
     kept = np.flatnonzero((since_s >= part.from_s) & (since_s < stop_s))
     if not len(kept):

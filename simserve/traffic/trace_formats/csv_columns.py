@@ -1,30 +1,30 @@
-"""A CSV file as columns: all at once if nothing is odd about it, else row by row.
+"""A CSV file as columns, block by block: at once if nothing is odd about a block, else by rows.
 
 The quick way reads nothing that the slow one would refuse, or read otherwise: whatever it is
-not certain of (quotes, blanks, a strange number, a damaged file) is left to the slow one, which
-names the row and the column of a fault.
+not certain of (quotes, blanks, a strange number) is left to the slow one, which names the row
+and the column of a fault. Only one block and the wanted columns are ever held.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from simserve.errors import InputError
 from simserve.traffic.trace_formats.column_kinds import Kind
 from simserve.traffic.trace_formats.columns import missing_column, no_rows
-from simserve.traffic.trace_formats.text_lines import decoded, numbered_lines, whole_content
+from simserve.traffic.trace_formats.text_lines import decoded, line_blocks, numbered_lines
 
 Columns = dict[str, npt.NDArray[Any]]
 
-# Below so many rows, reading the whole file would cost more than it saves.
-_FEW_ROWS = 100_000
-_PARSE_BLOCK_BYTES = 16 * 1024 * 1024
+# Smaller blocks are read row by row, and Arrow is not even imported.
+_WORTH_ARROW_BYTES = 1 << 18
+_SPARE_PART = 8  # room for an eighth more, whenever a column grows
 
 
 def read_csv_columns(path: Path, kinds: Mapping[str, Kind], head: int | None = None) -> Columns:
@@ -35,11 +35,53 @@ def read_csv_columns(path: Path, kinds: Mapping[str, Kind], head: int | None = N
     Raises:
         InputError: naming the row and the column that cannot be used.
     """
-    if head is None or head >= _FEW_ROWS:
-        found = _all_at_once(path, kinds)
-        if found is not None:
-            return {name: values[:head] for name, values in found.items()}
-    return _row_by_row(path, kinds, head)
+    columns = {name: _Column() for name in kinds}
+    header_row, header = next(numbered_lines(path), (1, b""))
+    names = _fields(path, header_row, header)
+    for name in kinds:
+        if name not in names:
+            raise missing_column(path, header_row, name, names)
+    left = head
+    for row, block in _below(path, header_row):
+        found = _quick(block, names, kinds) if len(block) >= _WORTH_ARROW_BYTES else None
+        if found is None:
+            found = _row_by_row(path, row, block, names, kinds, left)
+        for name, values in found.items():
+            columns[name].extend(values[:left])
+        if head is not None and not (left := head - columns[name].rows):
+            break
+    if not columns[name].rows:
+        raise no_rows(path)
+    return {name: column.values() for name, column in columns.items()}
+
+
+class _Column:
+    """Values that come block by block, in one array that grows where it stands.
+
+    A list of arrays, joined at the end, would take twice the memory.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._held: npt.NDArray[Any] = np.empty(0)
+
+    def extend(self, values: npt.NDArray[Any]) -> None:
+        """Add the values of some more rows."""
+        if not self.rows:
+            self._held = np.empty_like(values, shape=(0, *values.shape[1:]))
+        rows = self.rows + len(values)
+        if rows > len(self._held):
+            self._resize(rows + rows // _SPARE_PART)
+        self._held[self.rows : rows] = values
+        self.rows = rows
+
+    def values(self) -> npt.NDArray[Any]:
+        """Return all of them; nothing can be added any more."""
+        self._resize(self.rows)
+        return self._held
+
+    def _resize(self, rows: int) -> None:
+        self._held.resize((rows, *self._held.shape[1:]), refcheck=False)
 
 
 def header_of(path: Path) -> list[str]:
@@ -48,21 +90,28 @@ def header_of(path: Path) -> list[str]:
     return _fields(path, row, header)
 
 
-def _all_at_once(path: Path, kinds: Mapping[str, Kind]) -> Columns | None:
+def _below(path: Path, header_row: int) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of the lines below a row."""
+    for row, block in line_blocks(path):
+        above = max(header_row + 1 - row, 0)
+        lines = block.split(b"\n", above)
+        if len(lines) > above:
+            yield row + above, lines[above]
+
+
+def _quick(block: bytes, names: list[str], kinds: Mapping[str, Kind]) -> Columns | None:
+    """Return the columns of a block of lines, None if that is not certain."""
+    if block.count(b"\r") != block.count(b"\r\n") or not _is_text(block):
+        return None
+    if len(set(names)) != len(names) or not _is_plainly_quoted(block):
+        return None
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    content = whole_content(path)
-    if content is None or b'"' in content or content.count(b"\r") != content.count(b"\r\n"):
-        return None
-    names = content.lstrip(b"\xef\xbb\xbf")[: content.find(b"\n")].strip().split(b",")
-    if len(set(names)) != len(names):
-        return None
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(content),
-            read_options=arrow_csv.ReadOptions(block_size=_PARSE_BLOCK_BYTES),
-            parse_options=arrow_csv.ParseOptions(quote_char=False),
+            pa.BufferReader(block),
+            read_options=arrow_csv.ReadOptions(column_names=names),
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=list(kinds),
                 column_types=dict.fromkeys(kinds, pa.string()),
@@ -71,22 +120,59 @@ def _all_at_once(path: Path, kinds: Mapping[str, Kind]) -> Columns | None:
         )
     except (pa.ArrowException, KeyError, OSError):
         return None
+    if len(table) != block.count(b"\n") + (not block.endswith(b"\n")):
+        return None  # blank lines, or quotes around the end of a line
     found: Columns = {}
     for name, kind in kinds.items():
         values = kind.many(table[name])
-        if values is None or not len(values):
+        if values is None:
             return None
         found[name] = values
     return found
 
 
-def _row_by_row(path: Path, kinds: Mapping[str, Kind], head: int | None) -> Columns:
+def _is_plainly_quoted(block: bytes) -> bool:
+    """Return whether every quote either begins or ends a field, and none does both."""
+    begin = block.count(b',"') + block.count(b'\n"') + block.startswith(b'"')
+    end = block.count(b'",') + block.count(b'"\n') + block.count(b'"\r') + block.endswith(b'"')
+    return begin == end and begin + end == block.count(b'"')
+
+
+def _is_text(block: bytes) -> bool:
+    if block.isascii():
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _row_by_row(
+    path: Path,
+    first_row: int,
+    block: bytes,
+    names: list[str],
+    kinds: Mapping[str, Kind],
+    most: int | None = None,
+) -> Columns:
+    """Return the columns of a block of lines, the first being ``first_row``: ``most`` of them."""
     values: dict[str, list[Any]] = {name: [] for name in kinds}
-    for row, fields in islice(_rows(path, list(kinds)), head):
-        for (name, kind), text in zip(kinds.items(), fields, strict=True):
-            values[name].append(checked(path, row, name, text, kind))
-    if not all(values.values()):
-        raise no_rows(path)
+    columns = [(name, kind, names.index(name), values[name]) for name, kind in kinds.items()]
+    left = most
+    for row, line in enumerate(block.split(b"\n"), start=first_row):
+        if left == 0:
+            break
+        text = line.strip()
+        if not text:
+            continue
+        fields = _fields(path, row, text)
+        if len(fields) != len(names):
+            got = f"{len(fields)} fields"
+            raise InputError(str(path), f"row {row}", got, f"{len(names)}, as in the header")
+        for name, kind, place, found in columns:
+            found.append(checked(path, row, name, fields[place], kind))
+        left = None if left is None else left - 1
     return {name: kind.array(values[name]) for name, kind in kinds.items()}
 
 
@@ -97,23 +183,6 @@ def checked(path: Path, row: int, column: str, value: object, kind: Kind) -> Any
     except ValueError:
         got = "nothing" if value is None or value == "" else value
         raise InputError(str(path), f"row {row}: {column}", got, kind.allowed) from None
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the row number and the wanted fields of every row below the header."""
-    lines = numbered_lines(path)
-    header_row, header = next(lines, (1, b""))
-    names = _fields(path, header_row, header)
-    for column in columns:
-        if column not in names:
-            raise missing_column(path, header_row, column, names)
-    places = [names.index(column) for column in columns]
-    for row, line in lines:
-        fields = _fields(path, row, line)
-        if len(fields) != len(names):
-            got = f"{len(fields)} fields"
-            raise InputError(str(path), f"row {row}", got, f"{len(names)}, as in the header")
-        yield row, [fields[place] for place in places]
 
 
 def _fields(path: Path, row: int, line: bytes) -> list[str]:

@@ -13,6 +13,7 @@ from simserve.traffic.trace_formats import (
     json_rows,
     lengths_only,
     mooncake,
+    otel_spans,
     servegen,
     table,
     timed_trace,
@@ -27,6 +28,7 @@ FORMATS = {
     "burstgpt": "CSV with Timestamp, Request tokens, Response tokens",
     "bailian": "JSONL with chat_id, timestamp in s, input_length, output_length, hash_ids",
     "servegen": "JSONL with client, windows, length_pdfs: requests are drawn",
+    "otel": "OpenTelemetry spans of requests: OTLP JSON with resourceSpans, or a list of spans",
     "lengths": "CSV, JSONL or a JSON list with prompt_tokens, output_tokens or the like, no times",
     "table": "CSV, JSONL or Parquet with arrival_s, prompt_tokens, output_tokens, or columns named",
 }
@@ -35,6 +37,7 @@ FORMATS = {
 # Prompts of at most 16 tokens name one block in either JSONL format; rows after this many
 # such prompts are not looked at.
 _ROWS_LOOKED_AT = 1000
+_NAMING = "--trace-columns arrival_s=NAME,prompt_tokens=NAME,output_tokens=NAME reads any table"
 
 
 def detect_format(path: Path) -> str:
@@ -54,6 +57,8 @@ def detect_format(path: Path) -> str:
     first = next(rows, None)
     if first is None:
         raise InputError(str(path), None, "an empty file", "a trace with at least one row")
+    if first[1].startswith((b"[", b"{")) and otel_spans.looks_like_spans(path):
+        return "otel"
     if first[1].startswith(b"["):
         return "lengths"
     if first[1].startswith(b"{"):
@@ -71,7 +76,7 @@ def _csv_format(path: Path) -> str:
         return "azure"
     if lengths_only.pair_in(names):
         return "lengths"
-    raise _undetected(path, f"columns {', '.join(names)}")
+    raise _undetected(path, f"columns {', '.join(names)}", _NAMING)
 
 
 def _json_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
@@ -87,7 +92,7 @@ def _json_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
         if lengths_only.pair_in(first) or any(name in first for name in lengths_only.WORDS):
             return "lengths"
         if not any(column in first for column in json_rows.COLUMNS):
-            raise _undetected(path, f"columns {', '.join(first)}")
+            raise _undetected(path, f"columns {', '.join(first)}", _NAMING)
     return _block_format(path, rows)
 
 
@@ -113,6 +118,6 @@ def _block_format(path: Path, rows: list[tuple[int, bytes]]) -> str:
     return "timed-trace"
 
 
-def _undetected(path: Path, got: str) -> InputError:
-    allowed = f"{', '.join(FORMATS)}; see 'simserve trace --help'"
+def _undetected(path: Path, got: str, hint: str = "see 'simserve trace --help'") -> InputError:
+    allowed = f"{', '.join(FORMATS)}; {hint}"
     return InputError(str(path), None, got, allowed)

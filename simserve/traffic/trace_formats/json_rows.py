@@ -96,10 +96,13 @@ def read_json_rows(path: Path, form: JsonRows, part: Part = EVERYTHING) -> Trace
     if not times:
         raise no_rows(path)
     segments = segments_of_blocks(
-        np.array(prompts), np.array(block_counts), np.array(block_ids), block_tokens
+        np.frombuffer(prompts, np.int64),
+        np.frombuffer(block_counts, np.int64),
+        np.frombuffer(block_ids, np.int64) if block_ids else np.zeros(0, np.int64),
+        block_tokens,
     )
     requests = replace(plain_requests(prompts, outputs), segments=segments)
-    instants = times_of(path, TIME, np.array(times), form.ps_per_unit)
+    instants = times_of(path, TIME, np.frombuffer(times), form.ps_per_unit)
     return TraceFile(
         requests=request_table(path, TIME, instants, requests, part),
         format=form.name,
@@ -110,12 +113,20 @@ def read_json_rows(path: Path, form: JsonRows, part: Part = EVERYTHING) -> Trace
 def as_object(path: Path, row: int, line: bytes) -> dict[str, Any]:
     """Return a line as a JSON object, or refuse it with its row number."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
+        value = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = _leniently(line)
     if not isinstance(value, dict):
         raise InputError(str(path), f"row {row}", line, "one JSON object per line")
     return value
+
+
+def _leniently(line: bytes) -> Any:
+    """Return what Python's own reader makes of a line: NaN is a number to it."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _wrong_count(path: Path, row: int, tokens: int, ids: int, block_tokens: int) -> InputError:

@@ -14,6 +14,7 @@ from simserve.traffic.trace_formats.columns import EVERYTHING, Part, TraceFile
 from simserve.traffic.trace_formats.detect import FORMATS, detect_format
 from simserve.traffic.trace_formats.lengths_only import read_lengths
 from simserve.traffic.trace_formats.mooncake import read_mooncake
+from simserve.traffic.trace_formats.otel import read_otel
 from simserve.traffic.trace_formats.servegen import read_servegen
 from simserve.traffic.trace_formats.table import read_table
 from simserve.traffic.trace_formats.timed_trace import BLOCK_TOKENS, read_timed_trace
@@ -49,6 +50,7 @@ def read_trace(
     block_tokens: int | None = None,
     columns: Mapping[str, str] | None = None,
     rate_per_s: float | None = None,
+    skip_incomplete: bool = False,
     seed: int = 0,
 ) -> TraceFile:
     """Return a trace file's requests, the first at time 0, in order of arrival.
@@ -57,7 +59,8 @@ def read_trace(
     table if ``columns`` are named. ``part.head`` reads only that many rows from the file's
     start (all, if it has fewer), and checks only those. ``block_tokens`` says what one entry of
     ``hash_ids`` stands for in a timed-trace. ``rate_per_s`` and ``seed`` matter only to formats
-    that requests are drawn from. Columns that the format does not name are ignored.
+    that requests are drawn from; ``skip_incomplete`` leaves out spans (format otel) without token
+    counts. Columns that the format does not name are ignored.
 
     Raises:
         InputError: if the file, a row of it or an argument cannot be used.
@@ -70,12 +73,16 @@ def read_trace(
     name = _format(path, format, columns, block_tokens)
     if columns is not None and name != "table":
         raise InputError(str(path), "columns", "a value", f"nothing: {name} fixes them")
+    if skip_incomplete and name != "otel":
+        raise InputError(str(path), "skip_incomplete", True, f"nothing: {name} has no spans")
     if name == "timed-trace":
         return read_timed_trace(path, part, block_tokens or BLOCK_TOKENS)
     if block_tokens is not None:
         raise InputError(str(path), "block_tokens", block_tokens, f"nothing: {name} fixes it")
     if name == "table":
         return read_table(path, part, columns)
+    if name == "otel":
+        return read_otel(path, part, skip_incomplete=skip_incomplete)
     if name == "servegen":
         return read_servegen(path, part, rate_per_s=rate_per_s, seed=seed)
     return _PLAIN_READERS[name](path, part)

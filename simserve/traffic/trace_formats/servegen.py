@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simserve.errors import InputError
+from simserve.errors import InputError, one_line
 from simserve.records.clock import PS_PER_S
 from simserve.records.requests import IntArray
 from simserve.traffic.limits import MOST_REQUESTS, MOST_TOKENS
@@ -45,7 +45,9 @@ from simserve.traffic.trace_formats.text_lines import numbered_lines
 CLIENT, WINDOWS, LENGTHS = "client", "windows", "length_pdfs"
 COLUMNS = (CLIENT, WINDOWS, LENGTHS)
 WINDOW_S = 600.0
-_INPUT, _OUTPUT = "input_tokens", "output_tokens"
+_INPUT, _OUTPUT = _SIZES = ("input_tokens", "output_tokens")
+# Drawing stops where so many times the wanted requests are expected, and so many more.
+_MORE, _MORE_AT_LEAST = 1.5, 100.0
 _WINDOW_ALLOWED = "[start_s, rate_per_s, cv, Gamma or Weibull, shape, scale], numbers above 0"
 _PDF_ALLOWED = "a mapping from whole tokens to probabilities of at least 0"
 
@@ -104,18 +106,15 @@ def read_servegen(
     if not expected:
         raise InputError(str(path), WINDOWS, "no request in the part", "a longer part")
     scale = 1.0 if rate_per_s is None else rate_per_s * span_s / expected
-    if part.head is None and expected * scale > MOST_REQUESTS:
+    if min(expected * scale, part.head or math.inf) > MOST_REQUESTS:
         got = f"about {expected * scale:.3g} requests"
-        allowed = f"at most {MOST_REQUESTS}; from_s and to_s, or rate_per_s, choose fewer"
+        allowed = f"at most {MOST_REQUESTS}; head, from_s and to_s, or rate_per_s choose fewer"
         raise InputError(str(path), None, got, allowed)
-    if part.head is not None:
-        drawn = _first_windows(drawn, part.head / scale)
-    times_s, prompts, outputs = _draw(path, drawn, scale, seed)
-    kept = (times_s >= part.from_s) & (times_s < (np.inf if part.to_s is None else part.to_s))
-    if not kept.any():
+    times_s, prompts, outputs = _first(path, drawn, part, scale, seed)
+    if not len(times_s):
         raise InputError(str(path), WINDOWS, "no request in the part", "a longer part")
-    requests = plain_requests(prompts[kept], outputs[kept])
-    times = times_of(path, WINDOWS, times_s[kept], PS_PER_S)
+    requests = plain_requests(prompts, outputs)
+    times = times_of(path, WINDOWS, times_s, PS_PER_S)
     table = request_table(path, WINDOWS, times, requests, Part(head=part.head))
     return TraceFile(
         requests=table, format="servegen", notes=_notes(inside), rescaled=rate_per_s is not None
@@ -127,7 +126,7 @@ def _notes(clients: list[_Client]) -> tuple[str, ...]:
     left_out = [one for one in clients if not one.lengths and one.windows]
     if not left_out:
         return ()
-    names = ", ".join(one.name for one in left_out)
+    names = ", ".join(one_line(one.name) for one in left_out)
     share = sum(map(_Client.requests, left_out)) / sum(map(_Client.requests, clients))
     return (f"clients without length_pdfs left out: {names} ({share:.1%} of the requests)",)
 
@@ -147,34 +146,53 @@ def _span_s(clients: list[_Client], part: Part) -> float:
     return max(starts) + WINDOW_S - min(starts)
 
 
-def _first_windows(clients: list[_Client], requests: float) -> list[_Client]:
-    """Return the clients with the windows that surely hold the first so many requests.
+def _first(
+    path: Path, clients: list[_Client], part: Part, scale: float, seed: int
+) -> tuple[_Floats, IntArray, IntArray]:
+    """Return times and lengths of the requests in the part, at least the first ``head`` of them.
 
-    Twice what is expected to be needed, and one window more: counts of bursty windows vary.
+    Of a long pool only as much time is drawn as holds these; they are the same as if all of it
+    were, because that ends the last window of every client.
     """
-    windows = sorted((w.start_s, w.rate_per_s) for client in clients for w in client.windows)
-    so_far, stop_s = 0.0, math.inf
-    for start_s, rate_per_s in windows:
-        if so_far > 2 * requests:
-            stop_s = start_s + WINDOW_S
-            break
-        so_far += rate_per_s * WINDOW_S
-    return [
-        _Client(one.name, [w for w in one.windows if w.start_s <= stop_s], one.lengths)
-        for one in clients
-    ]
+    stop_s = math.inf if part.to_s is None else part.to_s
+    edges_s, expected = _expected(clients, part.from_s)
+    enough = math.inf if part.head is None else float(part.head)
+    while True:
+        # Counts of bursty clients vary: more time than is expected to do, and if need be again.
+        enough = _MORE * enough + _MORE_AT_LEAST
+        until_s = min(stop_s, float(np.interp(enough / scale, expected, edges_s, right=math.inf)))
+        times_s, prompts, outputs = _draw(path, clients, scale, seed, until_s)
+        kept = (times_s >= part.from_s) & (times_s < stop_s)
+        if until_s == stop_s or kept.sum() >= (part.head or 0):
+            return times_s[kept], prompts[kept], outputs[kept]
+
+
+def _expected(clients: list[_Client], from_s: float) -> tuple[_Floats, _Floats]:
+    """Return times, and how many requests are expected from ``from_s`` until each."""
+    windows = [window for client in clients for window in client.windows]
+    begin_s = np.array([max(one.start_s, from_s) for one in windows])
+    end_s = np.array([one.start_s + WINDOW_S for one in windows])
+    rates = np.array([one.rate_per_s for one in windows])
+    at_s = np.concatenate([begin_s, end_s])
+    order = np.argsort(at_s, kind="stable")
+    rate = np.cumsum(np.concatenate([rates, -rates])[order])
+    requests = np.cumsum(rate[:-1] * np.diff(at_s[order]))
+    return at_s[order], np.concatenate([[0.0], np.maximum.accumulate(requests)])
 
 
 def _draw(
-    path: Path, clients: list[_Client], scale: float, seed: int
+    path: Path, clients: list[_Client], scale: float, seed: int, until_s: float
 ) -> tuple[_Floats, IntArray, IntArray]:
-    times: list[_Floats] = []
-    lengths: dict[str, list[IntArray]] = {_INPUT: [], _OUTPUT: []}
+    times: list[_Floats] = [np.zeros(0)]
+    lengths: dict[str, list[IntArray]] = {name: [np.zeros(0, np.int64)] for name in _SIZES}
     for client in clients:
         gaps = random_stream(seed, f"client {client.name} gaps")
         sizes = {which: random_stream(seed, f"client {client.name} {which}") for which in lengths}
         for window in client.windows:
-            within_s = _window_times_s(window, window.rate_per_s * scale, gaps)
+            stop_s = min(WINDOW_S, until_s - window.start_s)
+            if stop_s <= 0:
+                break
+            within_s = _window_times_s(window, window.rate_per_s * scale, stop_s, gaps)
             times.append(window.start_s + within_s)
             pdfs = _lengths_at(path, client, window.start_s)
             for which, rng in sizes.items():
@@ -190,8 +208,13 @@ def _draw(
     )
 
 
-def _window_times_s(window: _Window, rate_per_s: float, rng: np.random.Generator) -> _Floats:
-    """Return the times within a window: gaps of mean ``1 / rate``, the first one under way."""
+def _window_times_s(
+    window: _Window, rate_per_s: float, stop_s: float, rng: np.random.Generator
+) -> _Floats:
+    """Return the times in a window: gaps of mean ``1 / rate``, the first one under way.
+
+    Times from ``stop_s`` on are not drawn.
+    """
     shape, weibull = window.shape, window.pattern == "Weibull"
     mean = math.gamma(1 + 1 / shape) if weibull else shape  # of a gap with scale 1
     # A gap that a given instant falls into is longer than others: its density has a factor x
@@ -199,7 +222,7 @@ def _window_times_s(window: _Window, rate_per_s: float, rng: np.random.Generator
     around = rng.standard_gamma(1 + 1 / shape if weibull else shape + 1)
     around = around ** (1 / shape) if weibull else around
     times = [np.array([rng.random() * around])]
-    stop = WINDOW_S * rate_per_s * mean
+    stop = stop_s * rate_per_s * mean
     last = float(times[0][0])
     while last < stop:
         count = int((stop - last) / mean) + 16  # a few more than are missing

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -86,18 +87,19 @@ def read_table(
     wanted = _wanted(path, names, columns or {})
     found = _read(path, wanted, part.rows)
     count = len(found["prompt_tokens"])
-    requests = plain_requests(found["prompt_tokens"], found["output_tokens"])
+    role = next((role for role in _TIME_ROLES if role in wanted), None)
+    if role is None and not part.whole_span:
+        raise InputError(str(path), "from_s or to_s", "a time", "none: the file has no times")
+    segments = _segments(path, wanted, found)
+    # Columns are let go as soon as they are read: of a large file, each weighs.
+    times = no_times(count) if role is None else _times(path, role, wanted[role], found.pop(role))
     requests = replace(
-        requests,
-        segments=_segments(path, wanted, found),
+        plain_requests(found.pop("prompt_tokens"), found.pop("output_tokens")),
+        segments=segments,
         output_segment=found.get("output_segment"),
         priority=found.get("priority"),
         request_id=tuple(found["request_id"].tolist()) if "request_id" in found else None,
     )
-    role = next((role for role in _TIME_ROLES if role in wanted), None)
-    times = no_times(count) if role is None else _times(path, role, wanted[role], found[role])
-    if role is None and not part.whole_span:
-        raise InputError(str(path), "from_s or to_s", "a time", "none: the file has no times")
     table = request_table(path, wanted.get(role or "", "time"), times, requests, part)
     return TraceFile(requests=table, format="table", timed=role is not None)
 
@@ -167,14 +169,28 @@ def _read(path: Path, wanted: dict[str, str], head: int | None) -> Columns:
 
 
 def _json_columns(path: Path, kinds: dict[str, Kind], head: int | None) -> Columns:
+    decode = msgspec.json.Decoder().decode
     values: dict[str, list[Any]] = {name: [] for name in kinds}
+    readers = [(name, kind.one) for name, kind in kinds.items()]
+    adders = [column.append for column in values.values()]
     for row, line in islice(numbered_lines(path), head):
-        entry = json_rows.as_object(path, row, line)
-        for name, kind in kinds.items():
-            if name not in entry:
-                raise missing_column(path, row, name, list(entry))
-            values[name].append(checked(path, row, name, entry[name], kind))
+        try:
+            entry = decode(line)
+            found = [read(entry[name]) for name, read in readers]
+        except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError):
+            found = _checked_row(path, row, line, kinds)
+        for add, value in zip(adders, found, strict=True):
+            add(value)
     return {name: kind.array(values[name]) for name, kind in kinds.items()}
+
+
+def _checked_row(path: Path, row: int, line: bytes, kinds: dict[str, Kind]) -> list[Any]:
+    """Return the values of a row that is odd, or say what is wrong with it."""
+    entry = json_rows.as_object(path, row, line)
+    for name in kinds:
+        if name not in entry:
+            raise missing_column(path, row, name, list(entry))
+    return [checked(path, row, name, entry[name], kind) for name, kind in kinds.items()]
 
 
 def _parquet_columns(path: Path, kinds: dict[str, Kind], head: int | None) -> Columns:
@@ -182,7 +198,7 @@ def _parquet_columns(path: Path, kinds: dict[str, Kind], head: int | None) -> Co
 
     try:
         table = _parquet_file(path).read(columns=list(kinds))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from None
     if head is not None:
         table = table.slice(0, head)
@@ -210,7 +226,7 @@ def _parquet_file(path: Path) -> Any:
 
     try:
         return parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

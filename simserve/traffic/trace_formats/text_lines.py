@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # without line ends must not be read into memory whole to find that out.
 _LONGEST_LINE_MIB = 16
 _LONGEST_LINE_BYTES = _LONGEST_LINE_MIB * 1024 * 1024
+_FIRST_BLOCK_BYTES, _LARGEST_BLOCK_BYTES = 1 << 16, 1 << 23
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -30,27 +32,66 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         InputError: if the file cannot be opened or unpacked, or a line is too long.
     """
     row = 0
+    with _named(path, lambda: row), _open(path) as file:
+        while line := file.readline(_LONGEST_LINE_BYTES):
+            row += 1
+            if len(line) == _LONGEST_LINE_BYTES:
+                raise _too_long(path, row)
+            if row == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            line = line.strip()
+            if line:
+                yield row, line
+
+
+def line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield whole lines, many at a time, with the row number of the first of them.
+
+    Blocks begin small and grow, so that a look at the first rows costs no more than that.
+    Their lines are those of ``numbered_lines``, blank ones and line ends included.
+
+    Raises:
+        InputError: as ``numbered_lines``.
+    """
+    row, size = 1, _FIRST_BLOCK_BYTES
+    rest = b""
+    with _named(path, lambda: row - 1), _open(path) as file:
+        while chunk := file.read(size):
+            if row == 1 and not rest:
+                chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
+            begin, end = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
+            if len(rest) + (begin if end else len(chunk)) >= _LONGEST_LINE_BYTES:
+                raise _too_long(path, row)
+            if not end:
+                rest += chunk
+                continue
+            block, rest = rest + chunk[:end], chunk[end:]
+            yield row, block
+            row += block.count(b"\n")
+            size = min(4 * size, _LARGEST_BLOCK_BYTES)
+        if rest:
+            yield row, rest
+
+
+@contextlib.contextmanager
+def _named(path: Path, row: Callable[[], int]) -> Iterator[None]:
+    """Turn what goes wrong in reading ``path``, after ``row()``, into the refusal of the file."""
     try:
-        with _open(path) as file:
-            while line := file.readline(_LONGEST_LINE_BYTES):
-                row += 1
-                if len(line) == _LONGEST_LINE_BYTES:
-                    allowed = f"lines below {_LONGEST_LINE_MIB} MiB; is it a text file?"
-                    raise InputError(str(path), f"row {row}", "a longer line", allowed)
-                if row == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
-                line = line.strip()
-                if line:
-                    yield row, line
+        yield
     except EOFError:
-        got = f"a gzip file that ends early, after row {row}"
+        got = f"a gzip file that ends early, after row {row()}"
         raise InputError(str(path), None, got, "the whole file; copy it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        got = f"damaged gzip data after row {row} ({error})"
+        got = f"damaged gzip data after row {row()} ({error})"
         raise InputError(str(path), None, got, "an undamaged file") from None
     except OSError as error:
         got = error.strerror or str(error)
         raise InputError(str(path), None, got, "a readable trace file") from None
+
+
+def _too_long(path: Path, row: int) -> InputError:
+    allowed = f"lines below {_LONGEST_LINE_MIB} MiB; is it a text file?"
+    return InputError(str(path), f"row {row}", "a longer line", allowed)
 
 
 def whole_content(path: Path) -> bytes | None:

@@ -327,6 +327,13 @@ def test_options_file_of_tensorrt_llm_is_read_by_dotted_keys(tmp_path: Path) -> 
         read_launch_line(f"trtllm-serve m --extra_llm_api_options {file}")
 
 
+def test_a_note_is_one_line_whatever_an_unclosed_quote_takes_in() -> None:
+    line = read_launch_line(
+        'docker run -e A" -p\n\x1b[31m1:1" vllm/vllm-openai --model Qwen/Qwen3-8B'
+    )
+    assert line.notes and all(note.isprintable() for note in line.notes)
+
+
 def test_notes_name_what_was_read_without_effect_and_keep_values_to_themselves() -> None:
     line = read_launch_line(
         "docker run -e HF_TOKEN=secret1 vllm/vllm-openai:v0.10.0 --model m --api-key secret2 "

@@ -17,6 +17,7 @@ from simserve.inputs.launch_line.write import remarks_on
 
 # What a launch line does not say: hardware, simserve's own choices, and what vLLM measures.
 NOT_IN_A_LINE = {"gpu", "scheduler", "engine", "latency", "router"} | {
+    "allow_extrapolation",
     "activation_peak_bytes",
     "context_bytes",
     "cuda_graph_pool_bytes",
