@@ -23,12 +23,14 @@ def run(
     *,
     check: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    latency: StepLatencyModel | None = None,
 ) -> Result:
     """Simulate ``scenario`` and return its result.
 
     A path is a scenario file; a mapping has the keys of one (``workload``, ``deployment``,
     ``slo``, ``seed``). ``check`` asserts the laws of conservation after every step, which is
-    slow. ``on_progress`` is told (finished requests, all requests) from time to time.
+    slow. ``on_progress`` is told (finished requests, all requests) from time to time. ``latency``
+    prices the steps in place of the model that the deployment names.
 
     Raises:
         InputError: if a file or a value in it cannot be used.
@@ -36,7 +38,8 @@ def run(
     """
     ready = as_scenario(scenario)
     requests = generate(ready.workload, ready.seed)
-    latency = load_latency_model(ready.deployment)
+    if latency is None:
+        latency = load_latency_model(ready.deployment)
     record = simulate(requests, ready.deployment, latency, check=check, on_progress=on_progress)
     bound = _reusable_frac(record.requests, ready.deployment.engine.block_size)
     priced = _priced_from(latency, record)

@@ -7,8 +7,6 @@ with its reason. Rows do not depend on how many processes computed them.
 
 from __future__ import annotations
 
-import contextlib
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import simserve
 from simserve.errors import DoesNotFitError, InputError
 from simserve.inputs.scenario import Scenario, load_scenario
+from simserve.planning.processes import as_finished, check_workers
 from simserve.planning.run_scenario import run
 from simserve.planning.sweep_files import Row, SweepFiles
 from simserve.planning.sweep_grid import Axis, Point, Setting, grid, settings_of
@@ -111,8 +110,7 @@ def run_points(
     """Run the points that ``files`` does not hold yet and return the rows of all."""
     if resume and files is None:
         raise InputError("--resume", None, None, "only together with --out")
-    if workers < 1:
-        raise InputError("--workers", None, workers, "a whole number, at least 1")
+    check_workers(workers)
     kept = []
     if files is not None:
         files.check(resume=resume)
@@ -230,33 +228,5 @@ def _results(
     points: Sequence[SweepPoint], todo: Sequence[int], workers: int
 ) -> Iterator[tuple[int, tuple[Row, dict[str, Any] | None]]]:
     """Yield the results of the points numbered in ``todo`` as they finish."""
-    if workers == 1 or len(todo) < 2:
-        yield from ((at, run_point(points[at])) for at in todo)
-        return
-    from joblib import Parallel, delayed, parallel_config
-
-    _let_loky_kill()
-    with parallel_config("loky", n_jobs=workers, initializer=_end_without_words):
-        pool = Parallel(return_as="generator_unordered")
-        yield from pool(delayed(_numbered)(at, points[at]) for at in todo)
-
-
-def _let_loky_kill() -> None:
-    """Give loky the method that it ends workers with where neither psutil nor pgrep is there.
-
-    Without it (joblib 1.6), a sweep that is interrupted in a slim container hangs.
-    """
-    with contextlib.suppress(ImportError):  # other systems than posix have their own
-        from joblib.externals.loky.backend.popen_loky_posix import Popen
-
-        if not hasattr(Popen, "kill"):
-            Popen.kill = Popen.terminate
-
-
-def _end_without_words() -> None:
-    """Let Ctrl-C, which reaches every process of a terminal, end a worker without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _numbered(at: int, point: SweepPoint) -> tuple[int, tuple[Row, dict[str, Any] | None]]:
-    return at, run_point(point)
+    for at, result in as_finished(run_point, [points[at] for at in todo], workers):
+        yield todo[at], result

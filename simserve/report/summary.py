@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from simserve.results.metrics import LATENCY_METRICS
@@ -39,6 +40,8 @@ def run_summary(result: Result) -> dict[str, Any]:
             "requests": metrics.num_prompts,
             "completed": metrics.completed,
             "rejected": metrics.rejected,
+            "timed_out": metrics.timed_out,
+            "cancelled": metrics.cancelled,
             "unfinished": metrics.unfinished,
             "prompt_tokens": metrics.total_input_tokens,
             "output_tokens": metrics.total_output_tokens,
@@ -83,14 +86,6 @@ def _slo(report: SloReport | None) -> dict[str, Any] | None:
         "reason": report.reason,
         "good_frac": report.good_frac,
         "goodput_per_s": report.goodput_per_s,
-        "objectives": [
-            {
-                "name": one.name,
-                "limit_ms": one.limit_ms,
-                "attained_frac": one.attained_frac,
-                "value_ms": one.value_ms,
-                "met": one.met,
-            }
-            for one in report.objectives
-        ],
+        "objectives": [asdict(one) for one in report.objectives],
+        "classes": [asdict(one) for one in report.classes],
     }

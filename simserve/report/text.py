@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from simserve.report.intervals import steady_state_lines
 from simserve.report.summary import PERCENTILES, run_summary
 from simserve.results.result import Result
 
@@ -16,11 +18,17 @@ NO_OPERATING_POINT = "no operating point"
 _SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 _COLUMNS = ("mean", *(f"p{q}" for q in PERCENTILES))
 _ONE_DECIMAL_BELOW = 100
+_NOT_FINISHED = ("rejected", "timed_out", "cancelled", "unfinished")
 _SMALLEST_SHARE = 0.005
 
 
-def run_report(result: Result, width: int = WIDTH) -> str:
-    """Return the report as plain text; no line is longer than ``width``."""
+def run_report(
+    result: Result, width: int = WIDTH, *, intervals: Sequence[str] | None = None
+) -> str:
+    """Return the report as plain text; no line is longer than ``width``.
+
+    ``intervals`` are the lines that replications have in place of this run's own.
+    """
     from rich.console import Console
 
     summary = run_summary(result)
@@ -28,6 +36,9 @@ def run_report(result: Result, width: int = WIDTH) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False, emoji=False)
     console.print(_lines(_head(summary)))
     console.print(_latency_table(summary))
+    for line in steady_state_lines(result.steady_state) if intervals is None else intervals:
+        console.print(line, markup=False, soft_wrap=True)
+    console.print()
     console.print(_lines([*_use(summary), *_objectives(summary), *_notes(summary)]))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
@@ -53,7 +64,9 @@ def _head(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if scenario["replicas"] > 1:
         layout += f", {scenario['replicas']} replicas, {scenario['router']}"
     counts = [f"{traffic['completed']:,} of {traffic['requests']:,} requests finished"]
-    counts += [f"{traffic[name]:,} {name}" for name in ("rejected", "unfinished") if traffic[name]]
+    counts += [
+        f"{traffic[name]:,} {name.replace('_', ' ')}" for name in _NOT_FINISHED if traffic[name]
+    ]
     return [
         ("Scenario", f"{scenario['name']} (seed {scenario['seed']})"),
         ("Model", f"{scenario['model']} on {gpus} × {scenario['gpu']} ({layout})"),
@@ -68,9 +81,8 @@ def _latency_table(summary: dict[str, Any]) -> Table:
     from rich.table import Table
 
     sound = summary["verdict"]["operating_point"]
-    title = "Latency in ms, from arrival"
-    if not sound:
-        title += f" · {NO_OPERATING_POINT}, see verdict"
+    title = "Whole run, in ms from arrival"
+    title += " (as vllm bench serve)" if sound else f" · {NO_OPERATING_POINT}, see verdict"
     table = Table(
         title=title, title_justify="left", title_style="none", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -124,28 +136,53 @@ def _objectives(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if slo is None:
         return []
     sound = summary["verdict"]["operating_point"]
+    own = [one for one in slo["classes"] if one["objectives"]]
+    indent = "  " if own else ""
     rows = [("SLO", slo["reason"])]
-    for one in slo["objectives"]:
-        asked = f"{one['name']} ≤ {one['limit_ms']:g} ms"
-        if one["attained_frac"] is not None:
-            came = f"{_percent(one['attained_frac'])} of requests"
-        else:
-            came = f"{_ms(one['value_ms'])} ms"
-        word = ("met" if one["met"] else "missed") if sound else NO_OPERATING_POINT
-        rows.append(("", f"{asked}: {came}, {word}"))
+    if own and slo["objectives"]:
+        rows.append(("", f"all but {', '.join(one['name'] for one in own)}:"))
+    rows += [("", indent + _objective(one, sound)) for one in slo["objectives"]]
+    for one in slo["classes"]:
+        rows.append(("", f"{one['name']}, {_count(one['requests'], 'request')}{_goodness(one)}"))
+        rows += [("", indent + _objective(objective, sound)) for objective in one["objectives"]]
     if slo["goodput_per_s"] is not None:
-        rows.append(
-            (
-                "",
-                f"all of them: {_percent(slo['good_frac'])} of requests, "
-                f"goodput {slo['goodput_per_s']:,.2f} requests/s",
-            )
-        )
+        rows.append(("", f"{'together' if slo['classes'] else 'all of them'}{_goodness(slo)}"))
     return rows
 
 
+def _objective(one: dict[str, Any], sound: bool) -> str:
+    asked = f"{one['name']} ≤ {one['limit_ms']:g} ms"
+    if one["attained_frac"] is not None:
+        came = f"{_percent(one['attained_frac'])} of requests"
+    else:
+        came = f"{_ms(one['value_ms'])} ms"
+    word = ("met" if one["met"] else "missed") if sound else NO_OPERATING_POINT
+    return f"{asked}: {came}, {word}"
+
+
+def _goodness(one: dict[str, Any]) -> str:
+    if one["good_frac"] is None:
+        return ""
+    good = f"{_percent(one['good_frac'])} of requests"
+    return f": {good}, goodput {one['goodput_per_s']:,.2f} requests/s"
+
+
 def _notes(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the latencies rest on."""
+    """Return what the latencies leave out, and what they rest on."""
+    return [*_left_out(summary["traffic"]), *_basis(summary)]
+
+
+def _left_out(traffic: dict[str, Any]) -> list[tuple[str, str]]:
+    gave_up = traffic["timed_out"] + traffic["cancelled"]
+    if not gave_up:
+        return []
+    share = _percent(gave_up / traffic["requests"])
+    said = f"{share} of the requests were given up by their clients. Latencies and throughput "
+    said += "are of those that were answered; to a percentile objective, a time-out is too late."
+    return [("Note", said)]
+
+
+def _basis(summary: dict[str, Any]) -> list[tuple[str, str]]:
     scenario = summary["scenario"]
     assumed = _count(scenario["assumed_numbers"], "assumed number")
     priced = scenario["priced_from"]

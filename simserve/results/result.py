@@ -26,7 +26,9 @@ from simserve.results.frames import (
 )
 from simserve.results.metrics import Metrics, measure
 from simserve.results.run_facts import RunFacts, facts_of
+from simserve.results.run_sample import RunSample
 from simserve.results.slo_judge import SloReport, judge_slo
+from simserve.results.steady_state import SteadyState, steady_state
 from simserve.results.verdict import Verdict, judge_load
 from simserve.results.whole_files import make_directory, write_json, write_whole
 from simserve.traffic.segments import reusable_tokens
@@ -103,8 +105,20 @@ class Result:
     @cached_property
     def slo_report(self) -> SloReport | None:
         """The objectives judged; None without objectives."""
-        slo = self.facts.slo()
-        return judge_slo(slo, self.record, self.metrics, self.verdict) if slo else None
+        slo, classes = self.facts.slo(), self.facts.class_slos()
+        if slo is None and not any(one.slo for one in classes):
+            return None
+        return judge_slo(slo, self.record, self.metrics, self.verdict, classes)
+
+    @cached_property
+    def sample(self) -> RunSample:
+        """What this run contributes to estimates over several."""
+        return RunSample.of(self.record, self.verdict, self.facts)
+
+    @cached_property
+    def steady_state(self) -> SteadyState:
+        """The latencies and rates that this run and others like it have in common."""
+        return steady_state([self.sample])
 
     @cached_property
     def engine_use(self) -> EngineUse:

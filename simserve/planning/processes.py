@@ -1,0 +1,72 @@
+"""Independent tasks on several processes, which end quietly when the command is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from simserve.errors import InputError
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+
+
+def as_finished(
+    function: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], workers: int
+) -> Iterator[tuple[int, ResultT]]:
+    """Yield (number of the task, its result) as tasks finish, on ``workers`` processes."""
+    if workers == 1 or len(tasks) < 2:
+        yield from ((at, function(task)) for at, task in enumerate(tasks))
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    _let_loky_kill()
+    with parallel_config("loky", n_jobs=workers, initializer=_end_without_words):
+        pool = Parallel(return_as="generator_unordered")
+        yield from pool(delayed(_numbered)(function, at, task) for at, task in enumerate(tasks))
+
+
+def in_order(
+    function: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], workers: int
+) -> list[ResultT]:
+    """Return the results in the order of the tasks."""
+    found = dict(as_finished(function, tasks, workers))
+    return [found[at] for at in range(len(tasks))]
+
+
+def check_workers(workers: int) -> None:
+    """Refuse a number of processes that is none."""
+    if workers < 1:
+        raise InputError("--workers", None, workers, "a whole number, at least 1")
+
+
+def all_cores() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _numbered(function: Callable[[TaskT], ResultT], at: int, task: TaskT) -> tuple[int, ResultT]:
+    return at, function(task)
+
+
+def _let_loky_kill() -> None:
+    """Give loky the method that it ends workers with where neither psutil nor pgrep is there.
+
+    Without it (joblib 1.6), a command that is interrupted in a slim container hangs.
+    """
+    with contextlib.suppress(ImportError):  # other systems than posix have their own
+        from joblib.externals.loky.backend.popen_loky_posix import Popen
+
+        if not hasattr(Popen, "kill"):
+            Popen.kill = Popen.terminate
+
+
+def _end_without_words() -> None:
+    """Let Ctrl-C, which reaches every process of a terminal, end a worker without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,0 +1,234 @@
+"""Intervals of means and percentiles, or the reason why a sample cannot carry one.
+
+The mean gets Student's t over batch means, corrected for their skewness and for the correlation
+left between them. A percentile gets the interval of the share of requests beyond it, read back
+at the ordered sample (Woodruff, JASA 1952): that needs no density, and is as lopsided as the
+tail is. It is not given where too few independent requests lie beyond the percentile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from simserve.results.batch_means import (
+    Batches,
+    Series,
+    correlation_factor,
+    independent_batches,
+)
+from simserve.results.critical_values import student_t
+from simserve.results.samples import FloatArray
+
+# Both checked on queues with known answers (docs/statistics.md): with fewer independent requests
+# beyond a percentile, or in all, intervals of queueing times are too often too low.
+SMALLEST_TAIL = 10
+SMALLEST_SIZE = 60
+# Whole runs as batches: with fewer, Student's t is too wide to be read.
+FEWEST_RUNS = 5
+
+NOTHING_MEASURED = "nothing was measured"
+FEW_RUNS = f"whole runs need at least {FEWEST_RUNS} replications"
+NOT_INDEPENDENT = "too short, or still drifting: no ten independent batches"
+FEW_REQUESTS = f"worth fewer than {SMALLEST_SIZE} independent requests"
+SHORT_TAIL = f"fewer than {SMALLEST_TAIL} independent requests beyond it"
+
+_NO_SKEW = 1e-6  # below, the correction is smaller than rounding
+_ROUNDING = 1e-12  # of a share that came from the same sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A number and where it lies with 95 % confidence, or why that cannot be said.
+
+    ``low`` and ``high`` are None together, and ``reason`` then says why. ``effective_size`` is
+    how many independent requests the sample is worth for this number.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    effective_size: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """The larger of the distances from the value to both ends; None without an interval."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.high - self.value, self.value - self.low)
+
+    @property
+    def relative_half_width(self) -> float | None:
+        """``half_width`` over the value; None without an interval, or at 0."""
+        half = self.half_width
+        return half / abs(self.value) if half is not None and self.value else None
+
+    def as_dict(self, factor: float = 1.0) -> dict[str, float | str]:
+        """Return the interval as JSON-able data, times ``factor``; what is None is left out."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        entry: dict[str, float | str] = {
+            name: number * factor for name, number in numbers.items() if number is not None
+        }
+        if self.reason is not None:
+            entry["reason"] = self.reason
+        if self.effective_size is not None:
+            entry["effective_size"] = self.effective_size
+        return entry
+
+
+class Estimates:
+    """One quantity over one or more runs: its mean and percentiles, each with an interval.
+
+    With ``whole_runs`` every run is one batch, for runs that have no steady state. ``is_rate``
+    says that weights are seconds, not requests; a rate has a mean only.
+    """
+
+    def __init__(
+        self, runs: Sequence[Series], *, whole_runs: bool = False, is_rate: bool = False
+    ) -> None:
+        self.runs = tuple(run for run in runs if len(run.weights))
+        self._whole_runs, self._is_rate = whole_runs, is_rate
+
+    @cached_property
+    def batches(self) -> Batches | None:
+        """The batches that count as independent; None where there are none."""
+        if not self._whole_runs:
+            return independent_batches(self.runs) if self.runs else None
+        if len(self.runs) < FEWEST_RUNS:
+            return None
+        return Batches(edges=tuple(run.edges(1) for run in self.runs), per_run=1)
+
+    @property
+    def reason(self) -> str | None:
+        """Why there are no intervals at all, if so."""
+        if not self.runs:
+            return NOTHING_MEASURED
+        if self.batches is None:
+            return FEW_RUNS if self._whole_runs else NOT_INDEPENDENT
+        return None
+
+    def mean(self) -> Interval | None:
+        """Return the mean; None if there is nothing to average."""
+        if not self.runs:
+            return None
+        if self.batches is None:
+            return Interval(value=self._mean, reason=self.reason)
+        means = self.batches.means(self.runs)
+        error = _standard_error(means)
+        size = self._size(error)
+        if size is not None and size < SMALLEST_SIZE:
+            return Interval(value=self._mean, reason=FEW_REQUESTS, effective_size=size)
+        below, above = _skewed_reach(means, student_t(means.size - 1))
+        low, high = self._mean - below * error, self._mean + above * error
+        return Interval(value=self._mean, low=low, high=high, effective_size=size)
+
+    def percentile(self, q: float) -> Interval | None:
+        """Return percentile ``q``; None if there is nothing to order."""
+        if not self.runs:
+            return None
+        value = self.at_share(q / 100)
+        if self.batches is None:
+            return Interval(value=value, reason=self.reason)
+        ordered, _ = self._ordered
+        if ordered[0] == ordered[-1]:
+            return Interval(value=value, low=value, high=value)
+        beyond = [
+            Series(np.where(run.values > value, run.weights, 0.0), run.weights) for run in self.runs
+        ]
+        share = _ratio(beyond)
+        error = self.share_error(beyond)
+        size = share * (1 - share) / error**2 if error else 0.0
+        size = min(size, self.mean_size or size)
+        if size * min(share, 1 - share) < SMALLEST_TAIL:
+            return Interval(value=value, reason=SHORT_TAIL, effective_size=size)
+        reach = student_t(self.batches.count - 1) * error
+        low, high = self.at_share(1 - share - reach), self.at_share(1 - share + reach)
+        return Interval(value=value, low=low, high=high, effective_size=size)
+
+    def share_error(self, marked: Sequence[Series]) -> float:
+        """Return the standard error of the share of entries in ``marked``, whose amounts count.
+
+        That of batches; that of independent entries where there are no batches, or all agree.
+        """
+        error = 0.0
+        if self.batches is not None:
+            error = _standard_error(self.batches.means(marked))
+        if error:
+            return error
+        share = _ratio(marked)
+        return math.sqrt(share * (1 - share) / self.weight)
+
+    @cached_property
+    def mean_size(self) -> float | None:
+        """How many independent requests the mean is worth; None if unknown or exact."""
+        if self.batches is None:
+            return None
+        return self._size(_standard_error(self.batches.means(self.runs)))
+
+    def _size(self, error: float) -> float | None:
+        """Return how many independent values would give the mean this error."""
+        if self._is_rate or not error:
+            return None
+        squares = [np.dot(run.weights, (run.values - self._mean) ** 2) for run in self.runs]
+        return min(float(sum(squares)) / self.weight / error**2, self.weight)
+
+    @cached_property
+    def _mean(self) -> float:
+        return _ratio(self.runs)
+
+    @cached_property
+    def weight(self) -> float:
+        """How many entries there are, repeats included; of a rate, over how many seconds."""
+        return float(sum(run.weights.sum() for run in self.runs))
+
+    @cached_property
+    def _ordered(self) -> tuple[FloatArray, FloatArray]:
+        """All values in rising order, and how much weight lies at or below each."""
+        values = np.concatenate([run.values for run in self.runs])
+        order = np.argsort(values, kind="stable")
+        weights = np.concatenate([run.weights for run in self.runs])
+        return values[order], np.cumsum(weights[order])
+
+    def at_share(self, share: float) -> float:
+        """Return the smallest value that ``share`` of the weight does not exceed."""
+        ordered, upto = self._ordered
+        wanted = share * float(upto[-1]) * (1 - _ROUNDING)
+        place = int(np.searchsorted(upto, wanted, side="left"))
+        return float(ordered[min(max(place, 0), len(ordered) - 1)])
+
+
+def _ratio(runs: Sequence[Series]) -> float:
+    return float(sum(run.amounts.sum() for run in runs) / sum(run.weights.sum() for run in runs))
+
+
+def _standard_error(means: FloatArray) -> float:
+    """Return the standard error of the mean of batches, with what correlation is left."""
+    return (
+        float(np.std(means, ddof=1)) / math.sqrt(means.size) * math.sqrt(correlation_factor(means))
+    )
+
+
+def _skewed_reach(means: FloatArray, t: float) -> tuple[float, float]:
+    """Return how many standard errors the interval reaches down and up.
+
+    Equal for symmetric batch means; for skewed ones Johnson's modified t, as inverted by
+    Willink (Communications in Statistics - Simulation and Computation, 2005).
+    """
+    count = means.size
+    spread = float(np.std(means, ddof=1))
+    if spread == 0:
+        return t, t
+    third = float(((means - means.mean()) ** 3).sum()) * count / ((count - 1) * (count - 2))
+    skew = third / spread**3 / (6 * math.sqrt(count))
+    if abs(skew) < _NO_SKEW:
+        return t, t
+
+    def modified(r: float) -> float:
+        return (math.cbrt(1 + 6 * skew * (r - skew)) - 1) / (2 * skew)
+
+    return modified(t), -modified(-t)

@@ -1,0 +1,165 @@
+"""Capacity: looser limits never lower it, and below it the SLO is met by others' luck too."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+import simserve
+from simserve.errors import InputError
+from simserve.planning.capacity import Capacity, find_capacity
+from simserve.planning.loads import load_dial
+from simserve.planning.replications import replicate
+from simserve.report.capacity import capacity_dict, capacity_text
+from simserve.results.attainment import attainments
+from simserve.results.whole_files import json_text
+
+QUICK = [
+    "workload.prompt_tokens={median: 200, p95: 600, max: 2000}",
+    "workload.output_tokens={median: 20, p95: 60, max: 200}",
+    "workload.num_requests=300",
+    "max_num_seqs=16",
+]
+
+
+def quick(slo: str | None, *settings: str) -> simserve.Scenario:
+    return simserve.load_scenario(settings=[*QUICK, *settings], slo=slo or "ttft_p95:1")
+
+
+@cache
+def capacity(slo: str, users: bool = False) -> Capacity:
+    return find_capacity(quick(slo), users=users, replications=3, precision_frac=0.05)
+
+
+def found(slo: str) -> float:
+    load = capacity(slo).load
+    assert load is not None
+    return load
+
+
+def test_a_looser_limit_never_lowers_the_capacity() -> None:
+    loads = [found(f"ttft_p95:{limit}") for limit in (30, 60, 200, "1e6")]
+    assert loads == sorted(loads) and loads[0] < loads[-1]
+
+
+def test_more_objectives_never_raise_the_capacity() -> None:
+    assert found("ttft_p95:200 e2el_p95:1000") <= found("ttft_p95:200")
+
+
+def test_the_capacity_lies_in_its_interval() -> None:
+    one = capacity("ttft_p95:200")
+    assert one.load is not None and one.low is not None and one.high is not None
+    assert one.low <= one.load < one.high
+    assert one.at is not None and one.at.met
+    assert one.above is not None and not one.above.met
+    assert one.above.load <= one.load * 1.05 * 1.001
+
+
+def test_below_the_capacity_fresh_seeds_meet_the_slo() -> None:
+    slo = "ttft_p95:200"
+    one = capacity(slo)
+    assert one.load is not None
+    scenario = one.dial.at(0.9 * one.load, 600)
+    fresh = replicate(scenario, range(50, 56))
+    assert all(each.met for each in attainments(fresh))
+    assert not any(each.verdict == "overloaded" for each in fresh)
+
+
+def test_well_above_the_capacity_fresh_seeds_miss_it() -> None:
+    one = capacity("ttft_p95:200")
+    assert one.load is not None
+    fresh = replicate(one.dial.at(1.5 * one.load, 600), range(50, 53))
+    missed = not all(each.met for each in attainments(fresh))
+    assert missed or any(each.verdict == "overloaded" for each in fresh)
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_processes() -> None:
+    texts = {
+        json_text(
+            capacity_dict(
+                find_capacity(
+                    quick("ttft_p95:100"), replications=2, precision_frac=0.1, workers=workers
+                )
+            )
+        )
+        for workers in (1, 2)
+    }
+    assert len(texts) == 1
+
+
+def test_an_objective_that_nobody_can_meet_is_one_line() -> None:
+    one = capacity("ttft_p95:0.1")
+    assert one.load is None and one.frontier == ()
+    text = capacity_text(one)
+    assert text.startswith("No load meets ttft_p95:0.1: at ")
+    assert "\n" not in text and "kept by 0.0% of requests, 95% is asked; it is " in text
+    assert capacity_dict(one)["capacity"] is None
+
+
+def test_what_limits_is_named() -> None:
+    assert capacity_dict(capacity("ttft_p95:30"))["limited_by"] == "ttft_p95:30"
+    # Nothing but overload breaks an objective of 1,000 s.
+    assert capacity_dict(capacity("ttft_p95:1e6"))["limited_by"] == "load"
+
+
+def test_users_are_whole_numbers_and_their_questions_enough() -> None:
+    one = capacity("ttft_p95:60", users=True)
+    assert one.load is not None and one.load == round(one.load) >= 1
+    assert all(test.load == round(test.load) for test in one.frontier)
+    assert "users" in capacity_text(one)
+    assert one.above is None or one.above.load > one.load
+
+
+def test_objectives_per_request_are_asked_of_a_share() -> None:
+    slo = "ttft:100"
+    strict, lenient = (
+        find_capacity(quick(slo), replications=2, precision_frac=0.1, good_share=share).load
+        for share in (0.99, 0.8)
+    )
+    assert strict is not None and lenient is not None and strict <= lenient
+
+
+def test_the_frontier_rises_and_shows_the_capacity() -> None:
+    one = capacity("ttft_p95:200")
+    loads = [test.load for test in one.frontier]
+    assert loads == sorted(loads) and one.load in loads
+    assert one.frontier[0].met
+    text = capacity_text(one)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("  *\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["workload.arrivals={process: all-at-once}"], "all-at-once"),
+        (
+            [
+                "workload.arrivals={process: vllm-bench, ramp_up: linear, start_rate_per_s: 1, "
+                "end_rate_per_s: 9}"
+            ],
+            "ramp_up",
+        ),
+    ],
+)
+def test_a_load_that_is_no_number_is_refused(settings: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_dial(quick("ttft:1", *settings), users=False, think_time_s=None)
+
+
+def test_without_an_objective_there_is_no_capacity() -> None:
+    import dataclasses
+
+    with pytest.raises(InputError, match="--slo"):
+        find_capacity(dataclasses.replace(quick(None), slo=None))
+
+
+def test_the_dial_sets_the_rate_and_nothing_else() -> None:
+    scenario = quick("ttft:1", "workload.arrivals={process: gamma, rate_per_s: 3, burstiness: 0.5}")
+    dial = load_dial(scenario, users=False, think_time_s=None)
+    assert dial.start == 3
+    changed = dial.at(7.5, 900).workload
+    assert changed.arrivals is not None and changed.arrivals.rate_per_s == 7.5
+    assert changed.arrivals.burstiness == 0.5 and changed.num_requests == 900
+    assert changed.prompt_tokens == scenario.workload.prompt_tokens
