@@ -14,10 +14,18 @@ from typing import Annotated, Any
 import typer
 
 from simserve import __version__
+from simserve.cli.capacity_command import capacity
 from simserve.cli.check_command import check
+from simserve.cli.compare_command import compare
+from simserve.cli.cost_command import cost
 from simserve.cli.exits import CRASHED, OneLineGroup
+from simserve.cli.explain_command import explain
+from simserve.cli.fit_command import fit
+from simserve.cli.gate_command import gate
 from simserve.cli.list_command import list_names
+from simserve.cli.plan_command import plan
 from simserve.cli.profile_command import profile_app
+from simserve.cli.report_command import report
 from simserve.cli.run_command import run
 from simserve.cli.schema_command import schema
 from simserve.cli.serve_cmd_command import serve_cmd
@@ -35,6 +43,14 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("sweep")(sweep)
+app.command("capacity")(capacity)
+app.command("plan")(plan)
+app.command("fit")(fit)
+app.command("cost")(cost)
+app.command("explain")(explain)
+app.command("compare")(compare)
+app.command("gate")(gate)
+app.command("report")(report)
 app.command("verify")(verify)
 app.command("serve-cmd")(serve_cmd)
 app.command("check")(check)

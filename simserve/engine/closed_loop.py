@@ -59,6 +59,8 @@ def in_order_of_arrival(record: RunRecord, arrived_ps: dict[int, int]) -> RunRec
             output_segment=_taken(requests.output_segment, order),
             priority=_taken(requests.priority, order),
             request_id=None if ids is None else tuple(ids[i] for i in order.tolist()),
+            request_class=_taken(requests.request_class, order),
+            class_names=requests.class_names,
             notes=requests.notes,
             give_up_ps=_taken(requests.give_up_ps, order),
             is_timeout=None if requests.is_timeout is None else requests.is_timeout[order],

@@ -92,8 +92,6 @@ class WorkloadSpec(StrictModel):
         closed = self.arrivals is not None and self.arrivals.process == "closed-loop"
         if closed and self.sessions is not None:
             raise KeyProblem("sessions", "a value", "no sessions for process closed-loop")
-        if closed and any(one.slo is not None for one in self.classes or ()):
-            raise KeyProblem("classes", "slo", "no slo of a class for process closed-loop")
         if self.prefix is not None and self.segments is not None:
             raise KeyProblem("prefix", "a value", "either prefix or segments")
         _refuse_twice("segments", self.segments)

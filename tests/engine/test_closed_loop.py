@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,3 +104,23 @@ def in_flight_at_most(run: RunRecord) -> int:
     instants = np.concatenate([run.outcomes.finish_ps, run.requests.arrival_ps])
     change = np.repeat([-1, 1], len(run.requests))
     return int(np.cumsum(change[np.lexsort((change, instants))]).max())
+
+
+def test_requests_keep_what_they_are_when_they_are_put_in_order() -> None:
+    table = users(5, 6, 40 * MS, seed=4)
+    kind = np.arange(len(table)) % 3
+    patience_ps = np.full(len(table), 10**15, dtype=np.int64) + np.arange(len(table))
+    table = replace(
+        table,
+        request_class=kind,
+        class_names=("a", "b", "c"),
+        give_up_ps=patience_ps,
+        priority=kind,
+        is_timeout=kind == 1,
+    )
+    run = serve(table, ahead=True)
+    assert run.requests.request_id is not None
+    asked = np.array([int(name) for name in run.requests.request_id])
+    assert run.requests.class_names == ("a", "b", "c")
+    for name in ("request_class", "give_up_ps", "priority", "is_timeout", "prompt_tokens"):
+        assert (getattr(run.requests, name) == getattr(table, name)[asked]).all(), name

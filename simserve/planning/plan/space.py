@@ -1,0 +1,217 @@
+"""What may be deployed: the product of a few axes, each point resolved as a deployment.
+
+Every axis stands with its preferred value first, so that of two equally dear plans the one that
+gives up less (precision, the engine's own limits) comes first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from simserve.errors import DoesNotFitError, InputError
+from simserve.inputs.deployment import (
+    ROUTER_NAMES,
+    Deployment,
+    DeploymentSpec,
+    resolve_deployment,
+)
+from simserve.inputs.hardware_profile import load_gpu
+from simserve.inputs.model_catalogue import load_model
+from simserve.inputs.plan_spec import PlanSpec
+from simserve.inputs.prices import PriceBook
+from simserve.inputs.prices_file import Terms
+from simserve.inputs.validation import Origins, validate
+
+# The most GPUs in one machine of the price list's common kinds.
+TP_SIZES = (1, 2, 4, 8)
+WEIGHTS = (None, "fp8", "awq")
+KV_DTYPES = (None, "fp8")
+# The engine's own limits; less interference of prefills with decodes; a small batch besides.
+LIMITS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"max_num_batched_tokens": 2048, "max_num_seqs": 256},
+    {"max_num_batched_tokens": 512, "max_num_seqs": 128},
+)
+# vLLM's CUDA and ROCm builds do not run on these.
+_OTHER_STACKS = ("apple", "gaudi", "ibm", "inferentia", "tpu", "trainium")
+# Models are served in bf16: a GPU without a rate for it would have to run something else.
+_RATE = "bf16"
+# What a cell may say for "as the checkpoint is", or "the engine's own".
+_UNSET = ("none", "auto", "default", "")
+
+Fate = Literal["impossible", "memory"]
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One point: a replica and its router. ``fate`` and ``reason`` say why it cannot be."""
+
+    number: int  # in order of preference
+    settings: Settings  # only what is varied, by key of the deployment
+    deployment: Deployment | None
+    fate: Fate | None = None
+    reason: str = ""
+
+    @property
+    def router(self) -> str:
+        """How requests are divided among replicas."""
+        return str(self.settings["router"])
+
+    @property
+    def gpu(self) -> str:
+        """The catalogue's name of the GPU."""
+        return str(self.settings["gpu"])
+
+    @property
+    def tp(self) -> int:
+        """GPUs per replica."""
+        return int(self.settings["tp"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """The values of every axis; ``limits`` are settings that go together."""
+
+    values: Mapping[str, tuple[Any, ...]]
+    limits: tuple[Mapping[str, Any], ...]
+
+    def points(self) -> Iterator[Settings]:
+        """Yield every combination; GPU and TP vary fastest."""
+        keys = [key for key in self.values if key not in ("gpu", "tp")]
+        slow = itertools.product(*(self.values[key] for key in keys), self.limits)
+        for *chosen, limits in slow:
+            for gpu, tp in itertools.product(self.values["gpu"], self.values["tp"]):
+                yield {"gpu": gpu, "tp": tp, **dict(zip(keys, chosen, strict=True)), **limits}
+
+    @property
+    def size(self) -> int:
+        """How many points there are."""
+        count = len(self.limits)
+        for values in self.values.values():
+            count *= len(values)
+        return count
+
+
+def axes_for(
+    spec: DeploymentSpec,
+    plan: PlanSpec,
+    prices: PriceBook,
+    terms: Terms,
+    fixed: frozenset[str] = frozenset(),
+) -> Axes:
+    """Return the axes: the usual ones, those of ``plan`` over them, what is ``fixed`` alone.
+
+    ``fixed`` are keys of the deployment that the command line gives.
+    """
+    native = load_model(spec.model).weights is not None
+    values: dict[str, tuple[Any, ...]] = {
+        "quantization": (None,) if native else WEIGHTS,
+        "kv_cache_dtype": KV_DTYPES,
+        "router": ROUTER_NAMES,
+        "gpu": priced_gpus(prices, terms),
+        "tp": TP_SIZES,
+    }
+    limits = LIMITS if plan.limits is None else plan.limits
+    varied = {key.replace("-", "_"): tuple(map(_given, found)) for key, found in plan.vary.items()}
+    values |= varied
+    for key in fixed:
+        values[key] = (getattr(spec, key),)
+    alone = set(values)
+    limits = tuple(
+        {key: _given(value) for key, value in one.items() if key not in alone} for one in limits
+    )
+    distinct = [one for at, one in enumerate(limits) if one not in limits[:at]]
+    return Axes(values=values, limits=tuple(distinct) or ({},))
+
+
+def priced_gpus(prices: PriceBook, terms: Terms) -> tuple[str, ...]:
+    """Return the GPUs of the price list that vLLM runs bf16 on, sorted."""
+    names = {one.gpu for one in prices.offers if one.terms == terms}
+    return tuple(
+        name
+        for name in sorted(names)
+        if _RATE in load_gpu(name).flops_per_s and not name.startswith(_OTHER_STACKS)
+    )
+
+
+def candidates(axes: Axes, spec: DeploymentSpec, origins: Origins) -> list[Candidate]:
+    """Return every point with its deployment of one replica, or why there is none.
+
+    Raises:
+        InputError: for a value that no deployment can have.
+    """
+    _refuse_wrong(axes, spec, origins)
+    return [
+        _resolved(number, settings, spec, origins) for number, settings in enumerate(axes.points())
+    ]
+
+
+def _resolved(number: int, settings: Settings, spec: DeploymentSpec, origins: Origins) -> Candidate:
+    update = {**settings, "replicas": 1}
+    try:
+        deployment = resolve_deployment(spec.model_copy(update=update), origins)
+        _refuse_unlinked(deployment)
+    except DoesNotFitError as error:
+        return _without(number, settings, "memory", error)
+    except InputError as error:
+        return _without(number, settings, "impossible", error)
+    return Candidate(number=number, settings=settings, deployment=deployment)
+
+
+def _without(number: int, settings: Settings, fate: Fate, error: InputError) -> Candidate:
+    return Candidate(
+        number=number, settings=settings, deployment=None, fate=fate, reason=str(error)
+    )
+
+
+def _refuse_unlinked(deployment: Deployment) -> None:
+    if deployment.tp > 1 and not deployment.gpu.link_bytes_per_s:
+        allowed = "1: its profile has no link between devices"
+        raise InputError(deployment.gpu.name, "tp", deployment.tp, allowed)
+
+
+def _refuse_wrong(axes: Axes, spec: DeploymentSpec, origins: Origins) -> None:
+    """Refuse a key or a value that is wrong whatever the others are."""
+    base = spec.model_dump(exclude_none=True)
+    for key, values in axes.values.items():
+        if key == "replicas":
+            raise InputError(origins.where("plan"), "vary", key, "any other key: it is the answer")
+        for value in values:
+            _check(base, {key: value}, origins)
+    for limits in axes.limits:
+        _check(base, limits, origins)
+    for gpu in axes.values["gpu"]:
+        load_gpu(gpu, origins.where("deployment.gpu"), "deployment.gpu")
+
+
+def _check(base: Mapping[str, Any], settings: Mapping[str, Any], origins: Origins) -> None:
+    entry = {**base, **{key: value for key, value in settings.items() if value is not None}}
+    validate(DeploymentSpec, entry, origins, "deployment")
+
+
+def _given(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in _UNSET else value
+
+
+def label_of(candidate: Candidate) -> str:
+    """Return what a candidate is beside GPU, TP and router: ``fp8, kv fp8, 256 seqs``."""
+    model = candidate.deployment.model if candidate.deployment is not None else None
+    native = _RATE if model is None or model.weights is None else model.weights.method
+    given = {
+        key: value
+        for key, value in candidate.settings.items()
+        if value is not None and key not in ("gpu", "tp", "router", "quantization")
+    }
+    words = [_WORDS.get(key, f"{key} {{}}").format(value) for key, value in given.items()]
+    return ", ".join([candidate.settings.get("quantization") or native, *words])
+
+
+_WORDS = {
+    "kv_cache_dtype": "kv {}",
+    "max_num_seqs": "{} seqs",
+    "max_num_batched_tokens": "{} tok",
+}

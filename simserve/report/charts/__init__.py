@@ -1,0 +1,1 @@
+"""Figures: each is a function, data in and a matplotlib Figure out."""

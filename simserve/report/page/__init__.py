@@ -1,0 +1,1 @@
+"""Pages that people look at: elements that escape, sections, and what each input says."""

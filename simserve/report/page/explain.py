@@ -1,0 +1,98 @@
+"""The page of an explanation: where a latency comes from, and what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simserve.report.charts.bars import Swing, tornado
+from simserve.report.page.markup import Child, element, table
+from simserve.report.page.parts import Page, Section, Shown, ms, number
+from simserve.report.page.where_time_goes import TITLE, waterfall_parts
+
+_SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}
+
+
+def explain_page(entry: Mapping[str, Any]) -> Page:
+    """Return the page of what ``simserve explain --json`` printed."""
+    scenario, metric = entry["scenario"], entry["metric"]
+    name = f"p{entry['percentile']:g} {_SHORT_OF[metric]}"
+    parts = {one["name"]: one["parts_ms"] for one in entry["bands"]}
+    digest = element("code", scenario["digest"])
+    return Page(
+        title=f"{name} of {scenario['name']}",
+        kind="Explanation of a simulated latency",
+        subtitle=f"{ms(entry['value_ms'])} ms; the median is {ms(entry['median_ms'])} ms",
+        badges=[("plain", entry["verdict"])],
+        sections=[
+            Section("In short", [element("p", entry["words"])]),
+            Section(TITLE, waterfall_parts(metric, parts)),
+            Section("What would change it", _counterfactuals(entry, name)),
+            Section("What it depends on", _sensitivity(entry, name)),
+            Section(
+                "What this rests on",
+                [
+                    *(element("p", note) for note in entry["notes"]),
+                    element("p", f"Seed {scenario['seed']}, scenario digest ", digest, "."),
+                ],
+            ),
+        ],
+    )
+
+
+def _counterfactuals(entry: Mapping[str, Any], name: str) -> list[Child | Shown]:
+    effects = entry["counterfactuals"]
+    if entry["base"] is None or not effects:
+        return []
+    rows = [
+        [one["name"], one["meaning"], ms(one["value_ms"]), _change(one)]
+        for one in [entry["base"], *effects]
+    ]
+    caption = f"{name} over {entry['replications']} replications"
+    return [table(["change", "what it means", "ms", "change, ms"], rows, caption, texts=2)]
+
+
+def _change(one: Mapping[str, Any]) -> str:
+    if one["cannot_be_made"] is not None:
+        return str(one["cannot_be_made"])
+    change = one["change_ms"]
+    if change is None:
+        return "–"
+    text = f"{change['value']:+,.1f}"
+    if "low" in change:
+        return f"{text} ({change['low']:+,.1f} to {change['high']:+,.1f})"
+    return f"{text} (no interval: {change.get('reason', 'one run')})"
+
+
+def _sensitivity(entry: Mapping[str, Any], name: str) -> list[Child | Shown]:
+    base = entry["base"]
+    if base is None or base["value_ms"] is None:
+        return []
+    swings = [
+        Swing(
+            one["input"],
+            one["less"]["value_ms"],
+            one["more"]["value_ms"],
+            f"{one['shown']}: {ms(one['less']['value_ms'])} to {ms(one['more']['value_ms'])} ms",
+        )
+        for one in entry["sensitivity"]
+        if one["less"]["value_ms"] is not None and one["more"]["value_ms"] is not None
+    ]
+    if not swings:
+        return []
+    return [
+        Shown(
+            name="sensitivity",
+            figure=tornado(swings, base["value_ms"], f"{name}, ms"),
+            title=f"{name} if one input is a tenth less or more",
+            alt=_said(swings),
+            caption=(
+                f"The line is the latency as it is, {number(base['value_ms'])} ms, mean of "
+                f"{entry['replications']} replications. Each bar moves one input by a tenth."
+            ),
+        )
+    ]
+
+
+def _said(swings: Sequence[Swing]) -> str:
+    return "; ".join(f"{one.name} {one.words}" for one in swings)

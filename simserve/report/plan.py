@@ -1,0 +1,280 @@
+"""The cheapest plan and what surrounds it, as text in 80 columns and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simserve.planning.plan.answer import PlanAnswer, output_tokens_per_s
+from simserve.planning.plan.outcomes import Outcome
+from simserve.planning.plan.race import Plan
+from simserve.planning.plan.screen import BOUNDS
+from simserve.report.columns import labelled
+from simserve.report.plan_deploy import compose_text, serve_lines
+from simserve.report.plan_tables import (
+    crowd_lines,
+    front_lines,
+    input_lines,
+    name_of,
+    over_runs,
+    probability_words,
+    removed_lines,
+    setting_lines,
+    size_lines,
+    usd_per_mtok,
+)
+
+_METRICS = ("ttft", "tpot", "e2el")
+
+
+def plan_text(answer: PlanAnswer) -> str:
+    """Return the report; without a winner, why there is none in one line, and what was tried."""
+    parts = [labelled(_head(answer)), removed_lines(answer)]
+    if answer.winner is not None:
+        parts += [
+            size_lines(answer),
+            setting_lines(answer),
+            front_lines(answer),
+            input_lines(answer),
+            crowd_lines(answer),
+            _start(answer.winner),
+            labelled(_notes(answer)),
+        ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def nobody_can(answer: PlanAnswer) -> str:
+    """Return the one line that says that no plan keeps the SLO, and what came closest."""
+    screening, question = answer.screening, answer.question
+    slo = _slo(answer)
+    tried = [one for one in screening.plans if one.seen]
+    if not tried and answer.screening.removals:
+        reasons = sorted({one.reason for one in screening.removals if one.bound == "latency"})
+        why = f"; such as: {reasons[-1]}" if reasons else ""
+        return (
+            f"No plan of up to {question.max_gpus} GPUs keeps {slo}: bounds remove all "
+            f"{screening.total:,}{why}"
+        )
+    best = max(tried, key=_closest, default=None)
+    if best is None:
+        return f"No plan of up to {question.max_gpus} GPUs keeps {slo}: there is none to try"
+    worst = min(_last(best).kept, key=lambda one: one.steady)
+    return (
+        f"No plan of up to {question.max_gpus} GPUs keeps {slo}: the closest, "
+        f"{name_of(best)}, keeps {worst.name} for {worst.steady:.1%} of requests"
+    )
+
+
+def _last(plan: Plan) -> Outcome:
+    return plan.seen[-1]
+
+
+def _closest(plan: Plan) -> tuple[bool, float]:
+    outcome = _last(plan)
+    return outcome.verdict != "overloaded", min((one.steady for one in outcome.kept), default=0.0)
+
+
+def _slo(answer: PlanAnswer) -> str:
+    scenario = answer.question.scenario
+    words = [str(scenario.slo)] if scenario.slo is not None else []
+    words += [
+        f"{one.name} {one.slo}" for one in scenario.workload.classes or () if one.slo is not None
+    ]
+    return ", ".join(words)
+
+
+def _head(answer: PlanAnswer) -> list[tuple[str, str]]:
+    question = answer.question
+    scenario = question.scenario
+    rows = [
+        ("Question", f"{scenario.name} (seed {scenario.seed}): {_load(answer)}, {_slo(answer)}"),
+        (
+            "Model",
+            f"{question.spec.model}, a context of {answer.context_tokens:,} tokens; latencies by "
+            f"{question.spec.latency}",
+        ),
+    ]
+    winner = answer.winner
+    if winner is None:
+        return [*rows, ("Answer", nobody_can(answer))]
+    cost = usd_per_mtok(winner)
+    tokens = "" if cost is None else f", ${cost:.4f} per million tokens at this load"
+    price = winner.price
+    found = f"the median of {price.offers} offers, ${price.low:,.2f} to ${price.high:,.2f}"
+    return [
+        *rows,
+        ("Answer", f"{name_of(winner)}: ${price.usd_per_hour:,.2f} an hour{tokens}"),
+        ("Sure", _sure(answer, winner)),
+        (
+            "Price",
+            f"{price.offer.name}, {price.offer.terms}, of {price.price.date} "
+            f"({price.price.kind})" + (f"; {found}" if price.offers > 1 else ""),
+        ),
+    ]
+
+
+def _load(answer: PlanAnswer) -> str:
+    audience = answer.question.plan.audience
+    arrivals = answer.question.scenario.workload.arrivals
+    if audience is not None:
+        each, share = audience.requests_per_user_per_day, audience.peak_hour_share
+        return (
+            f"{audience.daily_users:,} users a day, {each.value:g} requests each, "
+            f"{share.value:.0%} of them in the busiest hour: {audience.peak_rate_per_s():.3g} "
+            "requests/s then"
+        )
+    if arrivals is not None and arrivals.rate_per_s is not None:
+        return f"{arrivals.rate_per_s:g} requests/s, {arrivals.process}"
+    if arrivals is not None:
+        return arrivals.process
+    return "a trace"
+
+
+def _sure(answer: PlanAnswer, winner: Plan) -> str:
+    asked = f"{answer.question.probability:.0%} is asked"
+    runs = answer.race.probability(winner.runs)
+    words = f"the SLO is kept in {probability_words(runs)}; {asked}"
+    if winner.fresh:
+        fresh = answer.race.probability(winner.fresh)
+        words += f"; fresh seeds, that nothing was chosen by, keep it in {probability_words(fresh)}"
+    if answer.unconfirmed:
+        words += f"; fresh seeds did not confirm {len(answer.unconfirmed)} cheaper"
+    return words
+
+
+def _start(winner: Plan) -> list[str]:
+    line, remarks = serve_lines(winner)
+    lines = [f"$ {line}"] if line else []
+    lines += [f"# {remark}" for remark in remarks]
+    compose = compose_text(winner)
+    return [*lines, "", "# compose.yaml", *compose.splitlines()] if compose else lines
+
+
+def _notes(answer: PlanAnswer) -> list[tuple[str, str]]:
+    whole, short = answer.runs.whole, answer.runs.short
+    length = "" if whole is None else f" of {whole:,} requests (short ones of {short:,})"
+    notes = [
+        f"Runs{length} meet the same requests in every plan. A run keeps the SLO if it does as a "
+        "whole, as 'simserve run' judges it, and without warm-up and drain. Latencies are means "
+        "over runs of each run's percentile, ± 95 %; – is what the runs are too few to say. "
+        "Fronts and settings rest on 4 runs a plan.",
+        "Of equally dear plans the answer is the first that keeps the SLO: 16-bit weights before "
+        "quantised ones, the engine's own limits before others.",
+        f"Latencies are those of {answer.question.spec.latency}; how far that may be off is not "
+        "part of any interval. Whether other weights answer as well is not compared.",
+    ]
+    if not answer.screening.proven:
+        notes.append(
+            f"Nothing is proven of latencies by {answer.question.spec.latency}: lemmas 2 and 3 "
+            "removed nothing."
+        )
+    return [("Note", text) if not at else ("", text) for at, text in enumerate(notes)]
+
+
+def plan_dict(answer: PlanAnswer) -> dict[str, Any]:
+    """Return everything as JSON-able data; latencies in ms."""
+    screening, winner = answer.screening, answer.winner
+    return {
+        "scenario": {
+            "name": answer.question.scenario.name,
+            "seed": answer.question.scenario.seed,
+            "slo": _slo(answer),
+            "model": answer.question.spec.model,
+            "context_tokens": answer.context_tokens,
+            "load": _load(answer),
+        },
+        "candidates": len(screening.candidates),
+        "plans": screening.total,
+        "removed": {bound: screening.removed(bound) for bound in BOUNDS}
+        | {
+            "price": answer.priced_out,
+            "short_run": answer.lost_at("short"),
+            "whole_runs": answer.lost_at("some", "all"),
+        },
+        "runs": {
+            "whole_requests": answer.runs.whole,
+            "short_requests": answer.runs.short,
+            "outcomes": len(answer.race.outcomes),
+        },
+        "winner": None if winner is None else _plan_dict(answer, winner, launch=True),
+        "reason": nobody_can(answer) if winner is None else None,
+        "unconfirmed": [_plan_dict(answer, one) for one in answer.unconfirmed],
+        "replicas": [_plan_dict(answer, one.plan) | {"what": one.what} for one in answer.sizes],
+        "settings": [_plan_dict(answer, one) for one in answer.settings],
+        "front_price_ttft": [_plan_dict(answer, one) for one in answer.price_front],
+        "front_gpu_user": [_plan_dict(answer, one) for one in answer.speed_front],
+        "inputs": [
+            {
+                "name": one.name,
+                **one.number.model_dump(),
+                "ends": [
+                    {"value": end.value, **_outcomes_dict(answer, end.outcomes)}
+                    for end in (one.low, one.high)
+                ],
+            }
+            for one in answer.inputs
+        ],
+        "users": [
+            {
+                "plan": name_of(one.plan),
+                "users": one.users,
+                "kept_when_steady": one.kept,
+                **_outcomes_dict(answer, one.outcomes),
+            }
+            for one in answer.crowds
+        ],
+    }
+
+
+def _plan_dict(answer: PlanAnswer, plan: Plan, *, launch: bool = False) -> dict[str, Any]:
+    price = plan.price
+    found: dict[str, Any] = {
+        "name": name_of(plan),
+        "settings": plan.candidate.settings,
+        "replicas": plan.replicas,
+        "gpus": plan.gpus,
+        "usd_per_hour": price.usd_per_hour,
+        "usd_per_mtok": usd_per_mtok(plan) if plan.seen else None,
+        "offer": {"name": price.offer.name, "terms": price.offer.terms, **_sourced(plan)},
+        "busy_replicas_at_least": plan.work,
+        "output_tokens_per_s_per_gpu": output_tokens_per_s(plan) / plan.gpus if plan.seen else None,
+        **_outcomes_dict(answer, plan.seen),
+    }
+    if plan.fresh:
+        found["fresh_seeds"] = _outcomes_dict(answer, plan.fresh)
+    if launch:
+        line, remarks = serve_lines(plan)
+        found |= {"serve": line, "remarks": remarks, "compose": compose_text(plan)}
+    return found
+
+
+def _sourced(plan: Plan) -> dict[str, str]:
+    price = plan.price.price
+    return {"kind": price.kind, "source": price.source, "date": price.date}
+
+
+def _outcomes_dict(
+    answer: PlanAnswer, outcomes: list[Outcome] | tuple[Outcome, ...]
+) -> dict[str, Any]:
+    kept = answer.race.probability(outcomes)
+    latencies = {
+        f"{metric}_{statistic}": _number(outcomes, metric, statistic)
+        for metric in _METRICS
+        for statistic in ("mean", "p50", "p95", "p99")
+    }
+    mean, half = over_runs(outcomes, lambda one: one.output_tokens_per_s)
+    return {
+        "runs": kept.runs,
+        "kept": kept.kept,
+        "probability_low": kept.low,
+        "probability_high": kept.high,
+        "latency_ms": {name: one for name, one in latencies.items() if one["value"] is not None},
+        "output_tokens_per_s": {"value": mean, "half_width": half},
+        "digests": [one.digest for one in outcomes],
+    }
+
+
+def _number(
+    outcomes: list[Outcome] | tuple[Outcome, ...], metric: str, statistic: str
+) -> dict[str, float | None]:
+    mean, half = over_runs(outcomes, lambda one: one.latency_ms.get(metric, {}).get(statistic))
+    return {"value": mean, "half_width": half}

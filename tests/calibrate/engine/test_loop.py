@@ -1,0 +1,208 @@
+"""The whole loop on a CPU, through the code that runs on a GPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from calibrate.engine.warm_up import warm_up
+from calibrate.validate import plans, report
+from calibrate.validate.loop import Loop
+from calibrate.validate.outcome import Validation, error_of
+from calibrate.validate.run import ValidateRequest, validate
+from calibrate.validate.traces import TraceShape
+from simserve.errors import InputError
+from simserve.latency.tables.profile import read_profile
+from simserve.results.frames import read_requests, read_steps
+from tests.calibrate.engine.small import setup_of, small_runner, with_limits
+
+REPLAY_S = 4.0
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Validation, Path]:
+    out = tmp_path_factory.mktemp("validate")
+    asked = ValidateRequest(plan="cpu-smoke", out=out, replay_s=REPLAY_S, page=out / "page.md")
+    return validate(asked), out
+
+
+@pytest.mark.slow
+def test_structure_is_the_same_in_every_replay(validated: tuple[Validation, Path]) -> None:
+    found, _ = validated
+    assert [one.spec.name for one in found.compared] == [spec.name for spec in plans.REPLAYS]
+    assert [one.identity.differences for one in found.compared] == [()] * len(plans.REPLAYS)
+    crowded = next(one for one in found.compared if one.spec.small_pool)
+    assert crowded.identity.preemptions > 0
+
+
+@pytest.mark.slow
+def test_errors_stay_within_the_tolerances_of_a_shared_machine(
+    validated: tuple[Validation, Path],
+) -> None:
+    found, _ = validated
+    if found.missed and found.restless:
+        pytest.skip(f"this machine cannot tell: {found.restless}")
+    assert found.missed == ()
+
+
+@pytest.mark.slow
+def test_more_load_is_slower_in_both_worlds(validated: tuple[Validation, Path]) -> None:
+    found, _ = validated
+    by_load = {one.spec.name: one for one in found.compared}
+    for name in ("TTFT", "TPOT", "E2E"):
+        light, heavy = (by_load[one].latencies[name] for one in ("30 %", "85 %"))
+        assert light.real_s["mean"] < heavy.real_s["mean"]
+        simulated = [one.real_s["mean"] * (1 + one.signed["mean"]) for one in (light, heavy)]
+        assert simulated[0] < simulated[1]
+
+
+@pytest.mark.slow
+def test_everything_is_written_down(validated: tuple[Validation, Path]) -> None:
+    found, out = validated
+    attempt = out / f"attempt-{found.attempt}"
+    profile = read_profile(attempt / "profile" / "cpu")
+    assert profile.host is not None
+    assert profile.host.host_step.kind == "fitted"
+    for spec in plans.REPLAYS:
+        folder = attempt / spec.name.replace(" %", "").replace(" ", "-")
+        requests, outcomes = read_requests(folder / "requests.parquet")
+        [log] = read_steps(folder / "steps.parquet", [plans.cpu_plan().limits.usable_blocks])
+        assert len(requests) == len(outcomes.status)
+        assert log.total_steps > 10
+        assert (folder / "measured.parquet").is_file()
+    numbers = json.loads((out / "validation.json").read_text())
+    assert len(numbers["replays"]) == len(plans.REPLAYS)
+    assert (out / "page.md").read_text() == (out / "validation.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_text_fits_eighty_columns_and_says_the_load(
+    validated: tuple[Validation, Path],
+) -> None:
+    found, _ = validated
+    text = report.text(found)
+    assert max(map(len, text.splitlines())) <= 80
+    for spec in plans.REPLAYS:
+        assert spec.name in text
+    assert "85%" in text
+    page = report.markdown(found, "A title", "a command")
+    assert "/tmp" not in page
+    for line in page.splitlines():
+        assert not line.startswith("|") or line.endswith(" |")
+
+
+@pytest.mark.slow
+def test_a_machine_that_does_not_repeat_itself_is_told(
+    validated: tuple[Validation, Path],
+) -> None:
+    found, _ = validated
+    one = found.compared[0]
+    assert one.repeat is not None
+    wild = replace(one.repeat["TPOT"], signed={**one.repeat["TPOT"].signed, "mean": -0.3})
+    restless = replace(one, repeat={**one.repeat, "TPOT": wild})
+    told = replace(found, compared=(restless,)).restless
+    assert told is not None
+    calm = {
+        name: replace(errors, signed=dict.fromkeys(errors.signed, 0.01))
+        for name, errors in one.repeat.items()
+    }
+    assert replace(found, compared=(replace(one, repeat=calm),)).restless is None
+
+
+@pytest.mark.slow
+def test_a_tolerance_that_does_not_hold_is_told(validated: tuple[Validation, Path]) -> None:
+    found, _ = validated
+    one = found.compared[0]
+    error = error_of(one, "TPOT", "mean")
+    strict = (plans.Tolerance(layer="TPOT", statistic="mean", most=abs(error) / 2),)
+    missed = replace(found, plan=replace(found.plan, strict=strict, most_drift=0.0)).missed
+    assert any(line.startswith("60 %: TPOT mean is off by ") for line in missed)
+
+
+def quick_loop(out: Path, limit_s: float = float("inf")) -> Loop:
+    """Return the loop of a GPU's kind, scheduled ahead, on a model that takes a millisecond."""
+    profile = out / "roofline-only"
+    origin = {"kind": "assumed", "source": "a test", "date": "2026-11-20"}
+    head = {"schema": 1, **origin, "device": {"gpu": "cpu"}}
+    host = {name: {"value": 0.001, **origin} for name in ("host_step", "host_per_seq")}
+    profile.mkdir()
+    (profile / "profile.yaml").write_text(json.dumps(head))
+    (profile / "host.yaml").write_text(json.dumps(host))
+    limits = with_limits(async_scheduling=True)
+    shape = TraceShape(
+        name="short",
+        prompt_median=20,
+        prompt_spread=0.5,
+        most_prompt=90,
+        output_median=8,
+        output_spread=0.5,
+        most_output=30,
+    )
+    plan = replace(
+        plans.cpu_plan(),
+        setup=setup_of(),
+        limits=limits,
+        shape=shape,
+        other=replace(shape, name="long", prompt_median=60),
+        burst=24,
+        calibration_s=0.2,
+        replay_s=0.2,
+        beyond_tables=False,
+    )
+    runner = small_runner(limits)
+    warm_up(runner)
+    return Loop(
+        plan=plan, profile=profile, out=out / "loop", runner=runner, date="2026-11-20",
+        limit_s=limit_s,
+    )  # fmt: skip
+
+
+def test_structure_is_the_same_when_steps_are_planned_ahead(tmp_path: Path) -> None:
+    found = quick_loop(tmp_path).run()
+    assert [one.identity.differences for one in found.compared] == [()] * len(plans.REPLAYS)
+    assert found.host.ahead
+    assert found.left_out == ()
+    by_name = {one.spec.name: one for one in found.compared}
+    assert by_name["small pool"].identity.preemptions > 0
+    assert by_name["60 %"].repeat is not None
+    assert by_name["60 %"].requests == by_name["60 % again"].requests
+    assert max(map(len, report.text(found).splitlines())) <= 80
+
+
+def test_replays_of_least_value_are_left_out_when_time_runs_out(tmp_path: Path) -> None:
+    loop = quick_loop(tmp_path, limit_s=1000.0)
+    start = loop.started_s
+
+    def later(line: str) -> None:  # every replay seems to take five minutes
+        loop.started_s -= 300.0
+
+    loop.say = later
+    found = loop.run()
+    assert 0 < len(found.compared) < len(plans.REPLAYS)
+    done = [one.spec.name for one in found.compared]
+    assert [*done, *found.left_out] == [spec.name for spec in plans.REPLAYS]
+    assert "Left out for lack of time" in report.text(found)
+    assert loop.started_s < start
+
+
+def test_no_time_for_a_single_replay_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="time for one replay"):
+        quick_loop(tmp_path, limit_s=1.0).run()
+
+
+def test_a_gpu_plan_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no CUDA device here"):
+        validate(ValidateRequest(plan="h200", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cpu_takes_no_profile(tmp_path: Path) -> None:
+    asked = ValidateRequest(plan="cpu-smoke", out=tmp_path / "out", profile=tmp_path)
+    with pytest.raises(InputError, match="a CPU is measured anew every time"):
+        validate(asked)
+    assert not (tmp_path / "out").exists()
