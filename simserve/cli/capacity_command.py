@@ -86,7 +86,7 @@ def capacity(
     Examples:
       simserve capacity
       simserve capacity chat.yaml --slo 'ttft_p95:500 tpot_p95:50'
-      simserve capacity --slo 'ttft:500 tpot:50' --good-share 95% --gpu a100-80gb-sxm
+      simserve capacity --slo 'ttft:500 tpot:50' --good-share 95% --gpu h200-sxm
       simserve capacity --users --think-time 30s --slo ttft_p99:1s --json
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     found = _found(ctx, users, think_time, good_share, replications, precision, workers)

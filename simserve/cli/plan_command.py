@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from simserve.errors import InputError
 
 if TYPE_CHECKING:
     from simserve.inputs.scenario import Scenario
+    from simserve.inputs.validation import Origins
     from simserve.planning.plan.answer import PlanAnswer
     from simserve.planning.plan.question import Question
 
@@ -78,6 +79,7 @@ _MOST_RUNS = 1000
 _MOST_GPUS = 100_000
 # Any deployment that fits: the plan's own take its place.
 _STAND_IN = "chat"
+_LAUNCH_LINE = "launch line"
 _DEPLOYMENT_OPTIONS = ("model", "gpu", "tp", "engine", "latency")
 
 
@@ -129,7 +131,7 @@ def plan(
     \b
     Examples:
       simserve plan chat.yaml --rate 20
-      simserve plan --slo 'ttft_p95:500 tpot_p95:50' --gpu a100-80gb-sxm --max-gpus 4
+      simserve plan --slo 'ttft_p95:500 tpot_p95:50' --gpu h200-sxm --max-gpus 4
       simserve plan --vary gpu=h100-sxm,l40s --vary quantization=none,awq --json
       simserve plan --store runs --resume --backend dask --cluster tcp://host:8786
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
@@ -187,18 +189,14 @@ def _question(params: dict[str, Any]) -> Question:
     book = load_prices(params["prices"])
     if not params["assumed_prices"]:
         book, _ = without_assumed(book)
-    fixed = [
-        key
-        for key in type(spec).model_fields
-        if (origins.given(f"deployment.{key}") or "").startswith("--")
-    ]
+    held = _held(origins, type(spec).model_fields) - _varied(params)
     return Question(
         scenario=scenario,
         spec=spec,
         origins=origins,
         plan=plan_spec,
         prices=book,
-        fixed=frozenset(fixed),
+        fixed=held,
         terms=params["terms"].value,
         max_gpus=params["max_gpus"] or plan_spec.max_gpus or MOST_GPUS,
         probability=parse_share(params["probability"], "--probability"),
@@ -207,6 +205,29 @@ def _question(params: dict[str, Any]) -> Question:
         fresh_seeds=params["confirm"],
         spares=params["spares"],
     )
+
+
+def _held(origins: Origins, keys: Iterable[str]) -> frozenset[str]:
+    """Return the keys of the deployment that the command line, or a launch line, gives."""
+    given_at = {key: origins.given(f"deployment.{key}") or "" for key in keys}
+    return frozenset(
+        key for key, where in given_at.items() if where.startswith(("--", _LAUNCH_LINE))
+    )
+
+
+def _varied(params: dict[str, Any]) -> frozenset[str]:
+    return frozenset(_axes(params))
+
+
+def _axes(params: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the values of every key that --vary gives."""
+    from simserve.planning.sweep_grid import parse_axis
+
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in params["vary"] or ():
+        axis = parse_axis(text)
+        found[axis.key.removeprefix("deployment.").replace("-", "_")] = axis.values
+    return found
 
 
 def _refuse_numbers(params: dict[str, Any]) -> None:
@@ -237,13 +258,7 @@ def _with_stand_in(choice: given.ScenarioChoice) -> Scenario:
 
 def _with_options(plan_spec: Any, params: dict[str, Any]) -> Any:
     """Return what may be varied, with what the command line says of it."""
-    from simserve.planning.sweep_grid import parse_axis
-
-    varied = dict(plan_spec.vary)
-    for text in params["vary"] or ():
-        axis = parse_axis(text)
-        varied[axis.key.removeprefix("deployment.").replace("-", "_")] = axis.values
-    update: dict[str, Any] = {"vary": varied}
+    update: dict[str, Any] = {"vary": {**plan_spec.vary, **_axes(params)}}
     if params["users"] is not None:
         update["users"] = _whole_numbers(params["users"])
     return plan_spec.model_copy(update=update)

@@ -7,25 +7,35 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from simserve.records.requests import IntArray, RequestTable, SegmentTable
+from simserve.records.requests import NOBODY, IntArray, RequestTable, SegmentTable
 from simserve.records.run_record import RunRecord
 
 
 class Users:
-    """Who asks next, and when, now that somebody has an answer."""
+    """Who asks next, and when, now that somebody has an answer.
 
-    def __init__(self, users: int, think_ps: IntArray) -> None:
+    With ``next_turn`` everyone goes on with their own conversation; else whoever is free takes
+    the next request of the table.
+    """
+
+    def __init__(self, users: int, think_ps: IntArray, next_turn: IntArray | None = None) -> None:
         self._think_ps: list[int] = think_ps.tolist()
+        self._next_turn: list[int] | None = None if next_turn is None else next_turn.tolist()
         self._next = self.first = min(users, len(self._think_ps))
         self._due_ps: list[int] = []
         self.arrived_ps: dict[int, int] = {}
 
-    def after(self, end_ps: int) -> tuple[int, int] | None:
+    def after(self, ended: int, end_ps: int) -> tuple[int, int] | None:
         """Return the next request and when it arrives; None if there is none left."""
-        request = self._next
-        if request == len(self._think_ps):
-            return None
-        self._next = request + 1
+        if self._next_turn is not None:
+            request = self._next_turn[ended]
+            if request == NOBODY:
+                return None
+        else:
+            request = self._next
+            if request == len(self._think_ps):
+                return None
+            self._next = request + 1
         arrival_ps = self.arrived_ps[request] = end_ps + self._think_ps[request]
         heappush(self._due_ps, arrival_ps)
         return request, arrival_ps

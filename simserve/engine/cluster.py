@@ -54,7 +54,7 @@ class Cluster:
         self._users: Users | None = None
         self._views: list[RequestView] = []
         if requests.users is not None and requests.think_ps is not None:
-            self._users = Users(requests.users, requests.think_ps)
+            self._users = Users(requests.users, requests.think_ps, requests.next_turn)
             self._views = list(request_views(requests))
         pricing = Pricing(latency)
         self.replicas = [
@@ -87,8 +87,8 @@ class Cluster:
         """Let those arrive who waited for these answers, when they have read them."""
         if self._users is None:
             return
-        for _ in finished:
-            found = self._users.after(end_ps)
+        for request in finished:
+            found = self._users.after(request, end_ps)
             if found is not None:
                 self._env.process(self._follow(*found))
 

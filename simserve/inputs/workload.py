@@ -69,7 +69,7 @@ class WorkloadSpec(StrictModel):
     )
     timeout_s: Seconds | None = Field(
         default=None,
-        description="a duration above 0, in seconds: clients give up without a whole answer by then",
+        description="a duration above 0, in seconds: without a whole answer clients give up",
     )
     cancellations: CancellationsSpec | None = Field(
         default=None, description="a mapping with frac and mean_after_s"

@@ -59,11 +59,13 @@ class SessionsSpec(StrictModel):
     """Conversations: a later prompt is the earlier one, its answer, and ``prompt_tokens`` more.
 
     ``arrivals`` are those of conversations, each with ``turns`` turns, or on average
-    ``mean_turns`` (geometric, at least 1). **A turn does not wait for the answer**: it comes a
-    think time after the turn before it *arrived* (the load is open-loop), so choose think times
-    that leave room for the answer. They are ``think_time_s`` long, or lognormal with that
-    median if ``think_time_p95_s`` is given. A conversation ends before the turn whose prompt
-    and output would exceed ``max_context_tokens``.
+    ``mean_turns`` (geometric, at least 1). With ``wait_for_answer`` a turn comes a think time
+    after the answer to the turn before it. Else **it does not wait**: it comes a think time after
+    that turn *arrived* (the load is open-loop), so choose think times that leave room for the
+    answer. They are ``think_time_s`` long, or lognormal with that median if ``think_time_p95_s``
+    is given. A conversation ends before the turn whose prompt and output would exceed
+    ``max_context_tokens``. Of conversations that wait, ``num_requests`` takes whole ones in the
+    order in which they begin, and ``duration_s`` all that begin by then.
     """
 
     turns: PositiveCount | None = Field(default=None, description="an integer of at least 1")
@@ -74,6 +76,9 @@ class SessionsSpec(StrictModel):
     )
     max_context_tokens: TokenCount | None = Field(
         default=None, description="tokens, at least 1: of a prompt and its output"
+    )
+    wait_for_answer: bool | None = Field(
+        default=None, description="true or false: think only once the answer is there"
     )
 
     @model_validator(mode="after")

@@ -181,7 +181,7 @@ def _look(task: _Task) -> Sight:
             record = change.finish(record, scenario, as_it_is(scenario.deployment))
     except InputError as error:  # such as a profile that is not of this tp
         return Sight(reason=str(error))
-    if requests.users is not None:
+    if requests.users is not None and requests.next_turn is None:  # a closed loop
         record.meta["users"] = requests.users
     return _sight(record, scenario, question)
 

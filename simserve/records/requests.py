@@ -11,6 +11,9 @@ from simserve.records.clock import PsArray
 
 IntArray = npt.NDArray[np.int64]
 
+NOBODY = -1
+"""In place of a request's number: there is none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentTable:
@@ -38,8 +41,9 @@ class RequestTable:
 
     In a *closed loop* of ``users`` everyone waits for an answer before asking again. The first
     ``users`` requests arrive at ``arrival_ps``; whenever one ends, the next of the table
-    arrives, ``think_ps`` of its own later. The record of such a run has a table with the
-    arrivals that came about, in their order.
+    arrives, ``think_ps`` of its own later. With ``next_turn`` it is that request which arrives:
+    every user has a conversation of their own, and leaves at its end. The record of such a run
+    has a table with the arrivals that came about, in their order.
 
     A client that *gives up* takes its request back ``give_up_ps`` after it arrived, unless it
     is answered by then: because its time is out where ``is_timeout``, else because the answer
@@ -58,6 +62,7 @@ class RequestTable:
     notes: tuple[str, ...] = ()
     users: int | None = None  # None: nobody waits for anything
     think_ps: PsArray | None = None
+    next_turn: IntArray | None = None  # [requests], NOBODY after a last turn
     give_up_ps: PsArray | None = None  # [requests], above 0, or NEVER_PS; None: nobody does
     is_timeout: npt.NDArray[np.bool_] | None = None  # [requests]; None: all that give up
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from simserve.errors import InputError, reason_of
@@ -28,17 +30,32 @@ def load_page(source: Path, result: Result | None = None) -> Page:
     if result is not None or (source / RUN_FILE).is_file():
         from simserve.report.page.run import run_page
 
-        return run_page(result or Result.load(source))
+        found = result or Result.load(source)
+        with _damage(source):
+            return run_page(found)
     table = source / SUMMARY_FILE if source.is_dir() else source
     if table.suffix in _TABLES and table.is_file():
         from simserve.report.page.sweep import sweep_page
 
-        return sweep_page(read_table(table), source)
+        rows = read_table(table)
+        with _damage(source):
+            return sweep_page(rows, source)
     if source.suffix == ".json" and source.is_file():
         from simserve.report.page.answer import answer_page
 
-        return answer_page(_json(source), source)
+        entry = _json(source)
+        with _damage(source):
+            return answer_page(entry, source)
     raise InputError(str(source), None, _what(source), _ALLOWED)
+
+
+@contextmanager
+def _damage(source: Path) -> Iterator[None]:
+    """Call it a damaged input where something is missing from it, or is of another kind."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(str(source), None, reason_of(error), _ALLOWED) from error
 
 
 def write_page(page: Page, path: Path) -> None:

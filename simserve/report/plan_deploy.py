@@ -19,16 +19,11 @@ from simserve.planning.plan.race import Plan
 MOST_GPUS_OF_MACHINE = 8
 FIRST_PORT = 8000
 _AMD = "mi"  # the prefix of AMD's parts in the catalogue
-_INDENT = "  "
 
 
 def fleet_of(plan: Plan) -> Deployment:
     """Return the deployment of all replicas of a plan."""
-    if plan.replicas == 1:
-        return plan.deployment
-    return dataclasses.replace(
-        plan.deployment, replicas=plan.replicas, router=plan.candidate.router
-    )
+    return dataclasses.replace(plan.deployment, replicas=plan.replicas)
 
 
 def serve_lines(plan: Plan) -> tuple[str, list[str]]:

@@ -23,6 +23,8 @@ from simserve.traffic.sessions import (
     prompt_lengths,
     segments_of_turns,
     single_turns,
+    waiting_order,
+    who_wait,
     within_context,
 )
 from simserve.traffic.shared_texts import Heads, group_heads, prefix_heads
@@ -146,12 +148,13 @@ def _in_order(
     priority = None
     if any(one.priority is not None for one in classes):
         priority = np.array([one.priority or 0 for one in classes], dtype=np.int64)[kind]
-    order = _order(workload, turns)
+    waits = workload.sessions is not None and bool(workload.sessions.wait_for_answer)
+    order = waiting_order(turns, workload.num_requests) if waits else _order(workload, turns)
     if workload.sessions is None:
         output_segment = None  # nobody repeats them
     elif segments is not None and output_segment is not None:
         segments, output_segment = reordered(segments, order), output_segment[order]
-    return RequestTable(
+    requests = RequestTable(
         arrival_ps=turns.arrival_ps[order],
         prompt_tokens=prompts[order],
         output_tokens=outputs[order],
@@ -161,6 +164,7 @@ def _in_order(
         request_class=None if request_class is None else request_class[order],
         class_names=tuple(one.name for one in classes),
     )
+    return who_wait(requests, turns, order) if waits else requests
 
 
 def _order(workload: WorkloadSpec, turns: Turns) -> npt.NDArray[np.intp]:

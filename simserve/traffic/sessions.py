@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from simserve.inputs.workload import SessionsSpec
 from simserve.records.clock import PS_PER_S, PsArray
-from simserve.records.requests import IntArray, SegmentTable
+from simserve.records.requests import NOBODY, IntArray, RequestTable, SegmentTable
 from simserve.traffic.lengths import Z95
 from simserve.traffic.limits import LONGEST_SPAN_PS, MOST_ENTRIES, MOST_REQUESTS, check_count
 from simserve.traffic.segments import offsets_of
@@ -24,7 +24,8 @@ class Turns:
 
     session: IntArray
     turn: IntArray  # from 0
-    arrival_ps: PsArray
+    arrival_ps: PsArray  # of turns that wait for answers, that of their session
+    think_ps: PsArray  # before the turn; 0 before a first one
 
     def first_of_session(self) -> IntArray:
         """Return, for every request, the place of its session's first turn."""
@@ -33,21 +34,25 @@ class Turns:
     def only(self, keep: npt.NDArray[np.bool_]) -> Turns:
         """Return these turns only; of every session the first so many."""
         return Turns(
-            session=self.session[keep], turn=self.turn[keep], arrival_ps=self.arrival_ps[keep]
+            session=self.session[keep],
+            turn=self.turn[keep],
+            arrival_ps=self.arrival_ps[keep],
+            think_ps=self.think_ps[keep],
         )
 
 
 def single_turns(arrival_ps: PsArray) -> Turns:
     """Return requests that are no part of a conversation."""
     places = np.arange(len(arrival_ps), dtype=np.int64)
-    return Turns(session=places, turn=np.zeros_like(places), arrival_ps=arrival_ps)
+    nothing = np.zeros_like(places)
+    return Turns(session=places, turn=nothing, arrival_ps=arrival_ps, think_ps=nothing)
 
 
 def draw_turns(sessions: SessionsSpec, start_ps: PsArray, seed: int) -> Turns:
     """Return all turns of the sessions that start at these times.
 
     A turn comes a think time after the turn before it arrived, whether or not that has been
-    answered. Turns later than the clock can hold are left out.
+    answered, unless turns wait for that. Turns later than the clock can hold are left out.
     """
     counts = _turn_counts(sessions, len(start_ps), seed)
     check_count("sessions: all turns", int(counts.sum()), MOST_REQUESTS)
@@ -60,9 +65,39 @@ def draw_turns(sessions: SessionsSpec, start_ps: PsArray, seed: int) -> Turns:
     session = np.repeat(np.arange(len(counts)), counts)
     late = since_s > LONGEST_SPAN_PS / PS_PER_S
     since_s[late] = LONGEST_SPAN_PS / PS_PER_S
-    arrival_ps = start_ps[session] + np.rint(since_s * PS_PER_S).astype(np.int64)
-    turns = Turns(session=session, turn=turn, arrival_ps=arrival_ps)
+    think_ps = np.rint(np.minimum(pauses, LONGEST_SPAN_PS / PS_PER_S) * PS_PER_S).astype(np.int64)
+    arrival_ps = start_ps[session]
+    if not sessions.wait_for_answer:
+        arrival_ps = arrival_ps + np.rint(since_s * PS_PER_S).astype(np.int64)
+    turns = Turns(session=session, turn=turn, arrival_ps=arrival_ps, think_ps=think_ps)
     return turns.only(~late & (arrival_ps <= LONGEST_SPAN_PS)) if late.any() else turns
+
+
+def waiting_order(turns: Turns, num_requests: int | None) -> npt.NDArray[np.intp]:
+    """Return the turns of sessions that wait for answers as a closed loop has them.
+
+    First turns come first, in their order; what follows them stands behind. Sessions count
+    from the first on, until they are ``num_requests`` together.
+    """
+    kept = np.arange(len(turns.turn) if num_requests is None else num_requests)
+    kept = kept[: len(turns.turn)]
+    return np.concatenate([kept[turns.turn[kept] == 0], kept[turns.turn[kept] > 0]])
+
+
+def who_wait(requests: RequestTable, turns: Turns, order: npt.NDArray[np.intp]) -> RequestTable:
+    """Return the requests, put into ``waiting_order``, as users who wait for their answers."""
+    turn = turns.turn[order]
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    later = np.flatnonzero(turn > 0)
+    next_turn = np.full(len(order), NOBODY, dtype=np.int64)
+    next_turn[place[order[later] - 1]] = later
+    return replace(
+        requests,
+        users=int((turn == 0).sum()),
+        think_ps=turns.think_ps[order],
+        next_turn=next_turn,
+    )
 
 
 def _turn_counts(sessions: SessionsSpec, count: int, seed: int) -> IntArray:

@@ -1,7 +1,8 @@
 """The fenced blocks of the documentation, and the folder that the blocks of a page run in.
 
 A console block holds commands, each after ``$ ``, and perhaps what they print; an sh block holds
-commands alone. A block whose first line is a comment with a file name (``# small.yaml``) is that file for the blocks below it.
+commands alone. A block whose first line is a comment with a file name (``# small.yaml``) is that
+file for the blocks below it.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def test_every_block_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_command_hides_outside_a_block(page: str) -> None:
-    hidden = re.findall(r"^    (?:\$ |simserve |pip |python ).*$", outside_fences(page), re.MULTILINE)
+    hidden = re.findall(
+        r"^    (?:\$ |simserve |pip |python ).*$", outside_fences(page), re.MULTILINE
+    )
     assert hidden == []
 
 
@@ -77,7 +79,7 @@ def test_commands_of_a_page_parse(page: str) -> None:
 def _parse(command: str) -> None:
     from simserve.cli import click_command
 
-    program, *words = shlex.split(command.split(" > ")[0])
+    program, *words = shlex.split(command.partition(" > ")[0])
     found = click_command()
     while hasattr(found, "commands"):
         if words[0].startswith("-"):
@@ -104,7 +106,8 @@ def test_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
     blocks = [block for block in blocks_of(page) if not block.filled and block.language in CODE]
     if not blocks:
         return
-    SUPPLIES.get(page, lambda _: None)(tmp_path)
+    if page in SUPPLIES:
+        SUPPLIES[page](tmp_path)
     for block in blocks:
         if block.file is not None:
             (tmp_path / block.file).write_text(block.body, encoding="utf-8")

@@ -82,6 +82,38 @@ def test_a_capacity_is_shown_with_every_load_that_was_tried(small: Path, tmp_pat
     assert "no load meets the SLO" in _page(tmp_path, never).text()
 
 
+FEW_PLANS = (
+    *("--gpu", "h100-sxm", "--tp", "1", "--max-gpus", "2", "--replications", "2", "--confirm", "1"),
+    *(
+        "--vary",
+        "quantization=none",
+        "--vary",
+        "kv_cache_dtype=auto",
+        "--vary",
+        "max_num_seqs=64,9",
+    ),
+    *("--vary", "max_num_batched_tokens=2048", "--vary", "router=round-robin", "--workers", "1"),
+    *("--set", "workload.num_requests=60"),
+)
+
+
+def test_a_plan_is_shown_with_its_price_its_proof_and_its_launch_line(
+    small: Path, tmp_path: Path
+) -> None:
+    answer = _printed("plan", str(small), "--slo", "ttft_p95:500", *FEW_PLANS)
+    winner, text = answer["winner"], _page(tmp_path, answer).text()
+    assert winner["name"] in text
+    assert f"${winner['usd_per_hour']:,.2f} an hour" in text
+    assert f"{winner['kept']} of {winner['runs']} runs" in text
+    assert winner["serve"] in text
+    assert winner["offer"]["source"] in text
+    none = _printed("plan", str(small), "--slo", "ttft_p95:0.001", *FEW_PLANS)
+    assert none["winner"] is None
+    text = _page(tmp_path, none).text()
+    assert "no plan keeps the SLO" in text
+    assert none["reason"] in text
+
+
 def test_an_answer_that_lacks_something_is_refused_in_one_line(small: Path, tmp_path: Path) -> None:
     whole = json.loads(json.dumps(cost_data(cost(load_scenario(small), QUESTION, load_prices()))))
     for key in ("now", "offer", "capacity", "apis"):

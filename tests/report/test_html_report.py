@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -215,11 +216,11 @@ def test_runs_that_are_hardly_runs_have_a_page(tmp_path: Path) -> None:
 
 
 def test_many_requests_stay_a_small_page() -> None:
-    few, many = (made_up("ttft:500", Options(slots=8), requests=n, gap_ms=150) for n in (300, 3000))
+    few, many = (made_up("ttft:500", Options(slots=8), requests=n, gap_ms=150) for n in (250, 1500))
     sizes = [len(run_page(one).markup().encode()) for one in (few, many)]
     assert sizes[1] < 1_000_000
     assert sizes[1] < 1.5 * sizes[0]
-    assert "3,000 requests are drawn at" in run_page(many).markup()
+    assert "1,500 requests are drawn at" in run_page(many).markup()
 
 
 def test_the_same_run_gives_the_same_bytes(run_folder: Path, run_text: str) -> None:
@@ -248,6 +249,8 @@ WRONG: dict[str, str] = {
     "half": r"a sweep that has not ended",
     "torn": r"torn",
     "other.csv": r"no column 'verdict'",
+    "words.csv": r"words.csv: .*could not convert",
+    "changed": r"changed: got no ",
     "list.json": r"got a list",
     "other.json": r"JSON of another kind",
     "torn.json": r"torn.json",
@@ -264,6 +267,12 @@ def test_what_is_no_result_is_refused_in_one_line(
         (tmp_path / folder).mkdir()
     (tmp_path / "half" / "summary.csv.partial").write_text("{}\n")
     (tmp_path / "torn" / "run.json").write_text((run_folder / "run.json").read_text()[:500])
+    rows = "tp,verdict,output_throughput,p99_ttft_ms\n1,stable,7,many\n2,stable,8,9\n"
+    (tmp_path / "words.csv").write_text(rows)
+    shutil.copytree(run_folder, tmp_path / "changed")
+    entry = json.loads((run_folder / "run.json").read_text())
+    entry["facts"]["resolved"]["deployment"].pop("kv")
+    (tmp_path / "changed" / "run.json").write_text(json.dumps(entry))
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "other.json").write_text('{"a": 1}')
@@ -293,3 +302,20 @@ def test_a_page_appears_whole_or_not_at_all(
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
     write_page(page, path)
     assert path.read_text() == run_text
+
+
+def test_the_share_of_extrapolated_time_is_shown_where_a_profile_priced_the_steps() -> None:
+    priced = made_up()
+    shares = {"exact": 0.5, "interp": 0.25, "extrap": 0.125, "roofline": 0.0625, "host": 0.0625}
+    priced.record.meta["priced_from"] = {
+        "profile": "mine/here",
+        "kind": "measured",
+        "shares": shares,
+        "warnings": ["a table is <old>"],
+    }
+    page = read(run_page(priced).markup())
+    assert page.problems == []
+    assert "12.5% of the simulated time is extrapolated, 6.2% is a roofline" in page.text()
+    assert "a table is <old>" in page.text()
+    [drawing] = [one for one in page.of("svg") if "stacked bar:" in str(one.get("aria-label"))]
+    assert "12.5 % beyond the measured range" in str(drawing["aria-label"])

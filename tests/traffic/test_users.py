@@ -55,3 +55,18 @@ def test_a_run_obeys_the_response_time_law() -> None:
     assert in_loop == pytest.approx(users, rel=0.05)
     assert metrics.max_in_flight <= users
     assert result.verdict.name == "stable"
+
+
+def test_classes_keep_their_requests_in_a_closed_loop() -> None:
+    classes = [
+        {"name": "short", "weight": 1, "prompt_tokens": 10, "slo": "e2el:60000"},
+        {"name": "long", "weight": 1, "prompt_tokens": 900},
+    ]
+    entry = workload(users=8, think_time_s=0.1) | {"classes": classes, "num_requests": 200}
+    result = simserve.run(
+        {"workload": entry, "deployment": {"model": "llama-3.1-8b", "gpu": "h100-sxm"}}
+    )
+    frame = result.requests_frame()
+    assert (frame["prompt_tokens"] == frame["class"].map({"short": 10, "long": 900})).all()
+    assert result.slo_report is not None
+    assert result.slo_report.good_requests == (frame["class"] == "short").sum()

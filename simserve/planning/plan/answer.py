@@ -17,6 +17,7 @@ from simserve.planning.plan.race import FIRST_RUNS, HEAT_RUNS, Plan, Probability
 from simserve.planning.plan.screen import Screening, screen
 from simserve.planning.plan.space import Axes, Candidate, axes_for, candidates
 from simserve.planning.plan.store import OutcomeStore
+from simserve.planning.replications import is_random
 
 # Dearer plans than so many times the winner are not looked at for the fronts.
 FRONT_PRICE_RATIO = 2.5
@@ -88,6 +89,8 @@ def make_plan(
     axes = axes_for(spec, question.plan, question.prices, question.terms, question.fixed)
     found = candidates(axes, spec, question.origins)
     runs = Runs.of(scenario)
+    if not is_random(scenario):  # one run is all there is to see
+        question = dataclasses.replace(question, replications=1, fresh_seeds=0)
     screening = screen(question, found, Demand.of(runs.requests()))
     race = Race(
         runs,

@@ -64,7 +64,7 @@ def at_peak(scenario: Scenario, audience: AudienceSpec | None) -> Scenario:
 def inputs_of(race: Race, plan: Plan, spec: PlanSpec) -> list[Input]:
     """Return the named inputs, each moved to both ends of its range, one at a time."""
     ends: list[tuple[str, RangedNumber, float, Scenario]] = []
-    base = race.runs.at(plan.deployment, plan.replicas, plan.candidate.router, 0, short=False)
+    base = race.runs.at(plan.deployment, plan.replicas, 0, short=False)
     audience = spec.audience
     if audience is not None:
         each, share = audience.requests_per_user_per_day, audience.peak_hour_share
@@ -107,7 +107,7 @@ def crowds(race: Race, plans: Sequence[Plan], users: Sequence[int]) -> list[Crow
 
 
 def _crowded(race: Race, plan: Plan, users: int) -> Scenario:
-    base = race.runs.at(plan.deployment, plan.replicas, plan.candidate.router, 0, short=False)
+    base = race.runs.at(plan.deployment, plan.replicas, 0, short=False)
     arrivals = ArrivalsSpec(process="closed-loop", users=users, think_time_s=0.0)
     update = {
         "arrivals": arrivals,

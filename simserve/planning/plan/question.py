@@ -92,16 +92,11 @@ class Runs:
         short = min(whole, max(math.ceil(whole * SHORT_SHARE), FEWEST_REQUESTS))
         return cls(scenario=scenario, whole=whole, short=short)
 
-    def at(
-        self, deployment: Deployment, replicas: int, router: str, number: int, *, short: bool
-    ) -> Scenario:
-        """Return replication ``number`` of a plan."""
-        fleet = dataclasses.replace(
-            deployment, replicas=replicas, router=router if replicas > 1 else deployment.router
-        )
+    def at(self, deployment: Deployment, replicas: int, number: int, *, short: bool) -> Scenario:
+        """Return replication ``number`` of a plan with so many replicas of ``deployment``."""
         return dataclasses.replace(
             self.scenario,
-            deployment=fleet,
+            deployment=dataclasses.replace(deployment, replicas=replicas),
             workload=self._workload(self.short if short else self.whole),
             seed=replication_seed(self.scenario.seed, number),
         )

@@ -190,9 +190,7 @@ class Race:
         return sum(one.met_when_steady(self._good_share) for one in outcomes)
 
     def _task(self, plan: Plan, number: int, *, short: bool) -> Scenario:
-        return self.runs.at(
-            plan.deployment, plan.replicas, plan.candidate.router, number, short=short
-        )
+        return self.runs.at(plan.deployment, plan.replicas, number, short=short)
 
     def _next(self, plan: Plan) -> range:
         """Return which replications the next heat of a plan runs."""

@@ -118,7 +118,8 @@ def axes_for(
     limits = LIMITS if plan.limits is None else plan.limits
     varied = {key.replace("-", "_"): tuple(map(_given, found)) for key, found in plan.vary.items()}
     values |= varied
-    for key in fixed:
+    in_limits = {key for one in limits for key in one}
+    for key in sorted(fixed & (values.keys() | in_limits)):
         values[key] = (getattr(spec, key),)
     alone = set(values)
     limits = tuple(

@@ -31,10 +31,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """Points in the order in which they are joined."""
+    """Points in the order in which they are joined, or a cloud of them."""
 
     name: str
     points: tuple[Point, ...]
+    joined: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
             [one.y for one in line.points],
             color=colour,
             marker=marker,
-            markersize=0,
+            markersize=0 if line.joined else 5.5,
+            linestyle="-" if line.joined else "",
         )
     for at, line in enumerate(panel.lines[:MOST_LINES]):
         for one in line.points:

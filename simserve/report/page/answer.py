@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from simserve.errors import InputError, reason_of
+from simserve.errors import InputError
 from simserve.report.page.capacity import capacity_page
 from simserve.report.page.cost import cost_page
 from simserve.report.page.explain import explain_page
 from simserve.report.page.parts import Page
+from simserve.report.page.plan import plan_page
 
 Answer = Mapping[str, Any]
 
@@ -22,6 +23,7 @@ _PAGES: Mapping[tuple[str, ...], Callable[[Answer], Page]] = {
     ("frontier", "capacity", "knee"): capacity_page,
     ("apis", "now", "swings"): cost_page,
     ("bands", "counterfactuals", "sensitivity"): explain_page,
+    ("winner", "plans", "front_price_ttft"): plan_page,
 }
 """The page of an answer, by keys that only it has."""
 _ALLOWED = "the JSON that 'simserve capacity', 'cost', 'explain' or 'plan' printed"
@@ -31,12 +33,10 @@ def answer_page(entry: Answer, source: Path) -> Page:
     """Return the page of an answer read from ``source``.
 
     Raises:
-        InputError: if it is none, or damaged.
+        InputError: if it is none.
+        LookupError, TypeError, ValueError, AttributeError: if it is damaged.
     """
     for keys, page in _PAGES.items():
         if all(key in entry for key in keys):
-            try:
-                return page(entry)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(str(source), None, reason_of(error), _ALLOWED) from error
+            return page(entry)
     raise InputError(str(source), None, "JSON of another kind", _ALLOWED)

@@ -1,0 +1,215 @@
+"""The plan is the cheapest that keeps the SLO, fresh seeds confirm it, and it can be started."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cache
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simserve.inputs.launch_line.read import read_launch_line
+from simserve.inputs.plan_spec import PlanSpec
+from simserve.planning.plan.answer import PlanAnswer
+from simserve.planning.plan.backends import LocalBackend
+from simserve.planning.plan.fronts import pareto
+from simserve.planning.plan.outcomes import outcome_of
+from simserve.planning.plan.question import Runs, fresh_number
+from simserve.planning.plan.race import Plan, Probability
+from simserve.planning.plan.store import OutcomeStore
+from simserve.report.plan import nobody_can, plan_dict, plan_text
+from simserve.report.plan_deploy import compose_text, serve_lines
+from tests.planning.plan.questions import VARY, planned, small_question, text_of
+
+
+@cache
+def answer() -> PlanAnswer:
+    return planned(small_question())
+
+
+def winner() -> Plan:
+    found = answer().winner
+    assert found is not None
+    return found
+
+
+def test_no_cheaper_plan_keeps_the_slo() -> None:
+    """Every plan that is cheaper was removed by a proof, or is run here and found wanting."""
+    one, question = answer(), answer().question
+    cheaper = [plan for plan in one.screening.plans if plan.order < winner().order]
+    assert cheaper
+    for plan in cheaper:
+        assert plan.lost_at is not None
+        outcomes = [
+            outcome_of(one.runs.at(plan.deployment, plan.replicas, number, short=False))
+            for number in range(question.replications)
+        ]
+        assert not one.race.keeps(outcomes)
+
+
+def test_fresh_seeds_confirm_the_winner() -> None:
+    one = winner()
+    assert len(one.fresh) == answer().question.fresh_seeds
+    assert all(outcome.met(answer().question.good_share) for outcome in one.fresh)
+    seeds = {answer().runs.at(one.deployment, 1, n, short=False).seed for n in range(4)}
+    fresh = {
+        answer().runs.at(one.deployment, 1, fresh_number(n), short=False).seed for n in range(2)
+    }
+    assert not seeds & fresh
+
+
+def test_a_winner_that_fresh_seeds_do_not_confirm_is_passed_over() -> None:
+    from simserve.planning.plan.race import Race
+
+    first = winner().order
+
+    class Doubtful(Race):
+        def confirm(self, plan: Plan, seeds: int) -> bool:
+            return super().confirm(plan, seeds) and plan.order != first
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simserve.planning.plan.answer.Race", Doubtful)
+        other = planned(small_question())
+    assert [plan.order for plan in other.unconfirmed] == [first]
+    assert other.winner is not None and other.winner.order > first
+    assert "did not confirm 1 cheaper" in " ".join(plan_text(other).split())
+
+
+def test_one_replica_less_does_not_keep_the_slo_as_surely() -> None:
+    sizes = {one.what: one for one in answer().sizes}
+    assert sizes["the winner"].plan is winner()
+    assert sizes["the winner"].probability.share >= answer().question.probability
+    assert sizes["with one spare"].plan.replicas == winner().replicas + 1
+    if "one less" in sizes:
+        assert sizes["one less"].probability.share < answer().question.probability
+
+
+def test_what_the_bounds_and_heats_removed_sums_up() -> None:
+    data = plan_dict(answer())
+    left = sum(one.lost_at is None and one.stage != "waiting" for one in answer().screening.plans)
+    assert sum(data["removed"].values()) + left == data["plans"]
+
+
+def test_the_answer_does_not_depend_on_the_order_in_which_runs_finish() -> None:
+    class Backwards(LocalBackend):
+        def outcomes(self, tasks):  # type: ignore[no-untyped-def]
+            return reversed(list(super().outcomes(tasks)))
+
+    assert text_of(planned(small_question(), Backwards(1))) == text_of(answer())
+
+
+def test_a_stricter_slo_is_never_cheaper() -> None:
+    looser = planned(small_question("ttft_p95:2000 tpot_p95:200"))
+    stricter = planned(small_question("ttft_p95:120 tpot_p95:25"))
+    assert looser.winner is not None and stricter.winner is not None
+    prices = [one.price.usd_per_hour for one in (looser.winner, winner(), stricter.winner)]
+    assert prices == sorted(prices)
+
+
+def test_an_slo_that_nobody_keeps_is_one_line() -> None:
+    nobody = planned(small_question("ttft_p95:1"))
+    assert nobody.winner is None
+    line = nobody_can(nobody)
+    assert line.startswith("No plan of up to 6 GPUs keeps ttft_p95:1: bounds remove all ")
+    assert "\n" not in line and "keep ttft_p95" in line
+    assert plan_dict(nobody)["reason"] == line
+
+
+def test_too_few_gpus_are_one_line_that_names_the_closest() -> None:
+    few = planned(
+        small_question(max_gpus=1, plan=PlanSpec(vary=VARY | {"gpu": ("l4",)}, limits=({},)))
+    )
+    assert few.winner is None
+    assert "\n" not in nobody_can(few)
+
+
+def test_a_workload_without_chance_is_run_once() -> None:
+    import dataclasses
+
+    from simserve.inputs.workload import ArrivalsSpec, LengthSpec
+
+    question = small_question()
+    still = question.scenario.workload.model_copy(
+        update={
+            "arrivals": ArrivalsSpec(process="constant", rate_per_s=4.0),
+            "prompt_tokens": LengthSpec(fixed=200),
+            "output_tokens": LengthSpec(fixed=20),
+        }
+    )
+    scenario = dataclasses.replace(question.scenario, workload=still)
+    found = planned(dataclasses.replace(question, scenario=scenario))
+    assert found.winner is not None
+    assert len(found.winner.runs) == 1 and found.winner.fresh == []
+
+
+def test_the_report_fits_80_columns_and_says_what_the_json_says() -> None:
+    text, data = plan_text(answer()), plan_dict(answer())
+    lines = [line for line in text.splitlines() if not line.startswith(("$ vllm", "# "))]
+    assert max(map(len, lines)) <= 80
+    flat = " ".join(text.split())
+    assert f"{data['winner']['name']}: ${data['winner']['usd_per_hour']:,.2f} an hour" in flat
+    assert f"{data['plans']:,}" in flat
+
+
+def test_the_launch_line_is_read_back_as_what_was_planned() -> None:
+    line, remarks = serve_lines(winner())
+    settings = read_launch_line(line).deployment
+    assert settings["model"] == "meta-llama/Llama-3.1-8B"
+    assert settings.get("quantization") == winner().candidate.settings["quantization"]
+    assert settings["max_model_len"] == answer().context_tokens
+    assert remarks
+
+
+def test_the_compose_file_starts_every_server_on_gpus_of_its_own() -> None:
+    plan = winner()
+    fleet = Plan(candidate=plan.candidate, replicas=3, price=plan.price)
+    content = yaml.safe_load(compose_text(fleet))
+    servers = {name: one for name, one in content["services"].items() if name != "router"}
+    assert len(servers) == 3 and "router" in content["services"]
+    ids = [
+        device
+        for one in servers.values()
+        for device in one["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
+    ]
+    assert ids == ["0", "1", "2"]
+    for one in servers.values():
+        line = shlex.join([*one["entrypoint"], *one["command"]])
+        assert line == serve_lines(fleet)[0]
+    alone = yaml.safe_load(
+        compose_text(Plan(candidate=plan.candidate, replicas=1, price=plan.price))
+    )
+    assert list(alone["services"]) == ["vllm-0"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))))
+def test_a_front_has_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    front = pareto(points, lambda one: one[0], lambda one: one[1])
+    assert len(set(front)) == len(front)
+
+    def beats(one: tuple[int, int], other: tuple[int, int]) -> bool:
+        return one != other and one[0] <= other[0] and one[1] <= other[1]
+
+    assert set(front) == {one for one in points if not any(beats(two, one) for two in points)}
+
+
+def test_a_probability_has_wilsons_interval() -> None:
+    one = Probability.of(winner().runs, 0.99)
+    assert one.low < one.share <= one.high
+    # Wilson (1927): all of 4 leave 4 / (4 + z²) at the low end.
+    assert one.kept < 4 or one.low == pytest.approx(4 / (4 + 1.959964**2), rel=1e-4)
+
+
+def test_runs_are_as_long_as_the_slo_lets_latencies_be() -> None:
+    question = small_question("ttft_p95:2000 tpot_p95:200")
+    runs = Runs.of(question.scenario)
+    # 12 requests/s × (2 s + 0.2 s × about 50 tokens) × 20 latencies
+    assert runs.whole == pytest.approx(12 * 12 * 20, rel=0.3) or runs.whole == 8 * 300
+    assert runs.short is not None and runs.whole is not None and runs.short <= runs.whole
+
+
+def test_outcomes_are_kept_only_where_that_is_asked() -> None:
+    store = OutcomeStore(None)
+    planned(small_question(), None, store)
+    assert store.folder is None
