@@ -121,8 +121,14 @@ def test_host_time_is_all_that_goes_with_the_host(small: Path) -> None:
     assert quick.step_s(small_step) == plain.step_s(small_step)  # memory decides
 
 
+def agents(requests: int) -> Scenario:
+    """Return conversations whose turns come in the order of the table."""
+    settings = [f"workload.num_requests={requests}", "workload.sessions.wait_for_answer=false"]
+    return simserve.load_scenario("agents", settings=settings)
+
+
 def test_a_perfect_cache_finds_all_that_an_earlier_prompt_had() -> None:
-    scenario = simserve.load_scenario("agents", settings=["workload.num_requests=60"])
+    scenario = agents(60)
     requests = generate(scenario.workload, scenario.seed)
     size = scenario.deployment.engine.block_size
     split = with_perfect_hits(requests, scenario)
@@ -134,7 +140,7 @@ def test_a_perfect_cache_finds_all_that_an_earlier_prompt_had() -> None:
 
 @pytest.mark.parametrize("factor", [0.0, 0.9, 1.0, 1.1])
 def test_scaled_hits_are_those_of_the_run_times_the_factor(factor: float) -> None:
-    scenario = simserve.load_scenario("agents", settings=["workload.num_requests=60"])
+    scenario = agents(60)
     requests, own = generate(scenario.workload, scenario.seed), scenario.deployment
     size = own.engine.block_size
     hits = simulate(requests, own, as_it_is(own)).outcomes.cached_tokens
@@ -146,7 +152,7 @@ def test_scaled_hits_are_those_of_the_run_times_the_factor(factor: float) -> Non
 
 
 def test_scaled_texts_are_still_shared() -> None:
-    scenario = simserve.load_scenario("agents", settings=["workload.num_requests=200"])
+    scenario = agents(200)
     requests = generate(scenario.workload, scenario.seed)
     before = shared_prefix_tokens(requests)
     prompts = with_prompts(requests, scenario, factor=1.1)

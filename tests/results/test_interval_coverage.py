@@ -53,7 +53,7 @@ def test_a_few_intervals_of_a_light_queue_hold_the_truth(kind: str, load: float)
     # Of 60, fewer than 50 hold the truth once in 2,000 times if 95 % do.
     assert means.holding >= 50 * means.printed / 60
     assert tails.holding >= 50 * tails.printed / 60
-    assert min(means.printed, tails.printed) >= 50
+    assert means.printed >= 50 and tails.printed >= 40
 
 
 @pytest.mark.slow
