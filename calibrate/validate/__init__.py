@@ -1,0 +1,1 @@
+"""Calibrate, simulate, replay for real, compare: was the simulator right?"""
