@@ -119,5 +119,5 @@ def ttft_over_time(
                 style.plain_ticks(axes.yaxis)
         axes.set_xlabel("time of arrival, s")
         axes.set_title("TTFT by time of arrival, ms")
-        axes.legend(loc="upper left", ncols=3)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
     return figure

@@ -40,7 +40,8 @@ _ROLES = {
 _FONT_SIZE = 10.5
 _PNG_DPI = 200
 _TIP = "tip "
-_MANY_DECADES = 3.5  # from here on, only powers of ten fit beside each other
+# What is marked of every decade, by how many of them there are: labels stand beside each other.
+_MARKS = ((1.8, (1.0, 2.0, 5.0)), (3.2, (1.0, 3.0)), (math.inf, (1.0,)))
 _RULES: Any = {
     "svg.fonttype": "none",  # text stays text: it can be selected, read aloud and searched
     "svg.hashsalt": "simserve",  # the same figure, the same bytes
@@ -124,12 +125,12 @@ def plain_ticks(axis: Any) -> None:
 
 
 def log_ticks(axis: Any) -> None:
-    """Mark 1, 2 and 5 of every decade of a logarithmic axis, as many as there is room for."""
+    """Mark 1, 2 and 5 of every decade of a logarithmic axis, or fewer of many decades."""
     from matplotlib.ticker import LogLocator
 
     low, high = sorted(axis.get_view_interval())
-    decades = math.log10(high / low) if low > 0 else _MANY_DECADES
-    subs = (1.0, 2.0, 5.0) if decades < _MANY_DECADES else (1.0,)
+    decades = math.log10(high / low) if low > 0 else math.inf
+    subs = next(marks for most, marks in _MARKS if decades <= most)
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
     plain_ticks(axis)
 

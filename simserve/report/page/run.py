@@ -143,7 +143,7 @@ def _how_sure(result: Result) -> list[Child]:
                 f"{one.required * 100:.4g} %",
                 f"{one.share:.2%}",
                 f"{one.low:.2%} to {one.high:.2%}",
-                "no chance" if sure else "may be chance",
+                "ruled out" if sure else "possible",
             )
         )
     head = ("promise", "asked of", "kept by", "95 % interval", "this result")
