@@ -60,7 +60,7 @@ def ensure_venv(extra: str | None = None) -> None:
     """
     state = wanted_state()
     stamp = VENV / f".installed-{extra or 'base'}"
-    covered = [stamp, VENV / ".installed-dev"]
+    covered = [stamp] if extra else [stamp, VENV / ".installed-dev"]
     if any(path.is_file() and path.read_text() == state for path in covered):
         return
     if not PYTHON.exists() or venv_version() != sys.version_info[:2]:
@@ -114,9 +114,17 @@ def ensure_torch() -> None:
 def test_all() -> None:
     """Run the linters, then every test, slow ones too, with coverage and its bar."""
     lint()
+    ensure_venv("docs")
     ensure_torch()
     cover = ["--cov", "--cov-report", "term"]
     run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, *cover)
+
+
+def site() -> None:
+    """Build from scratch all that people look at: notebooks, pictures, pages, the site."""
+    ensure_venv("docs")
+    for module in ("notebooks", "pictures", "data_tables", "readme_output", "build_site"):
+        run(PYTHON, "-m", f"scripts.{module}")
 
 
 def bench() -> None:
@@ -128,7 +136,7 @@ def bench() -> None:
 def clean() -> None:
     """Remove what the tasks made: the environment, caches and builds."""
     made = [".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"]
-    made += [".import_linter_cache", "build", "dist", "htmlcov"]
+    made += [".import_linter_cache", "build", "dist", "htmlcov", "site"]
     for name in made:
         shutil.rmtree(ROOT / name, ignore_errors=True)
     for path in ROOT.glob(".coverage*"):
@@ -140,6 +148,7 @@ TASKS: dict[str, Callable[[], None]] = {
     "test": test,
     "test-all": test_all,
     "lint": lint,
+    "site": site,
     "bench": bench,
     "clean": clean,
 }

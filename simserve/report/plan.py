@@ -8,7 +8,7 @@ from simserve.planning.plan.answer import PlanAnswer, output_tokens_per_s
 from simserve.planning.plan.outcomes import Outcome
 from simserve.planning.plan.race import Plan
 from simserve.planning.plan.screen import BOUNDS
-from simserve.report.columns import labelled
+from simserve.report.columns import WIDTH, filled, labelled
 from simserve.report.plan_deploy import compose_text, serve_lines
 from simserve.report.plan_tables import (
     crowd_lines,
@@ -47,12 +47,13 @@ def nobody_can(answer: PlanAnswer) -> str:
     screening, question = answer.screening, answer.question
     slo = _slo(answer)
     tried = [one for one in screening.plans if one.seen]
-    if not tried and answer.screening.removals:
-        reasons = sorted({one.reason for one in screening.removals if one.bound == "latency"})
-        why = f"; such as: {reasons[-1]}" if reasons else ""
+    if not tried and screening.removals:
+        counts = {bound: screening.removed(bound) for bound in BOUNDS}
+        most = max(counts, key=lambda bound: counts[bound])
+        reason = next(one.reason for one in reversed(screening.removals) if one.bound == most)
         return (
             f"No plan of up to {question.max_gpus} GPUs keeps {slo}: bounds remove all "
-            f"{screening.total:,}{why}"
+            f"{screening.total:,}, {most} most of them; such as: {reason}"
         )
     best = max(tried, key=_closest, default=None)
     if best is None:
@@ -143,10 +144,26 @@ def _sure(answer: PlanAnswer, winner: Plan) -> str:
 
 def _start(winner: Plan) -> list[str]:
     line, remarks = serve_lines(winner)
-    lines = [f"$ {line}"] if line else []
-    lines += [f"# {remark}" for remark in remarks]
+    lines = _continued(f"$ {line}") if line else []
+    for remark in remarks:
+        lines += filled(f"# {remark}", hang="# ")
     compose = compose_text(winner)
     return [*lines, "", "# compose.yaml", *compose.splitlines()] if compose else lines
+
+
+def _continued(line: str) -> list[str]:
+    """Return a shell line in 80 columns, continued before flags."""
+    if len(line) <= WIDTH:
+        return [line]
+    parts = line.split(" --")
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + len(" -- \\") > WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    --{part}")
+        else:
+            lines[-1] += f" --{part}"
+    return lines
 
 
 def _notes(answer: PlanAnswer) -> list[tuple[str, str]]:

@@ -144,6 +144,7 @@ class _Around:
         self._question, self._race = question, race
         self._screening, self._winner = screening, winner
         self._prices = FleetPrices(question.prices, question.terms)
+        self._few = min(FIRST_RUNS, question.replications)
         self.fronts = self._fronts()
 
     def sizes(self) -> tuple[FleetSize, ...]:
@@ -181,7 +182,7 @@ class _Around:
             and plan.replicas == winner.replicas
             and plan.candidate.router == winner.candidate.router
         ]
-        self._race.replicate_all(same, FIRST_RUNS)
+        self._race.replicate_all(same, self._few)
         return tuple(same)
 
     def crowds(self) -> tuple[Crowd, ...]:
@@ -223,10 +224,10 @@ class _Around:
             by_price = pareto(fleets, _usd_per_hour, _p99_ttft_ms)
             by_speed = pareto(fleets, _gpus, _ms_per_token)
             on_front = {id(plan) for plan in (*by_price, *by_speed)}
-            new = [one for one in fleets if id(one) in on_front and len(one.runs) < FIRST_RUNS]
+            new = [one for one in fleets if id(one) in on_front and len(one.runs) < self._few]
             if not new:
                 return tuple(by_price), tuple(by_speed)
-            self._race.replicate_all(new, FIRST_RUNS)
+            self._race.replicate_all(new, self._few)
             fleets = [plan for plan in fleets if not plan.runs or self._race.keeps(plan.runs)]
 
     def _affordable(self, most_usd_per_hour: float) -> list[Plan]:

@@ -109,7 +109,7 @@ class DaskBackend:
         futures = self._client.map(outcome_of, tasks, pure=False)
         number = {future.key: at for at, future in enumerate(futures)}
         try:
-            for future in self._distributed.as_completed(futures):
+            for future in self._distributed.as_completed(futures, loop=self._client.loop):
                 yield number[future.key], future.result()
         except self._distributed.KilledWorker as error:
             raise _killed("--backend", "dask", "a cluster whose workers stay") from error

@@ -23,6 +23,7 @@ from simserve.inputs.model_catalogue import load_model
 from simserve.inputs.plan_spec import PlanSpec
 from simserve.inputs.prices import PriceBook
 from simserve.inputs.prices_file import Terms
+from simserve.inputs.quantization import find_format, find_kv_bytes
 from simserve.inputs.validation import Origins, validate
 
 # The most GPUs in one machine of the price list's common kinds.
@@ -185,6 +186,11 @@ def _refuse_wrong(axes: Axes, spec: DeploymentSpec, origins: Origins) -> None:
             _check(base, {key: value}, origins)
     for limits in axes.limits:
         _check(base, limits, origins)
+    which, where = "deployment.{}", origins.where("deployment")
+    for name in filter(None, axes.values["quantization"]):
+        find_format(name, where, which.format("quantization"))
+    for name in filter(None, axes.values["kv_cache_dtype"]):
+        find_kv_bytes(name, where, which.format("kv_cache_dtype"))
     for gpu in axes.values["gpu"]:
         load_gpu(gpu, origins.where("deployment.gpu"), "deployment.gpu")
 

@@ -136,17 +136,17 @@ def _how_sure(result: Result) -> list[Child]:
         return []
     rows: list[tuple[Child, ...]] = []
     for one in attainments([result.sample], good_share=1.0):
-        sure = one.surely_met or one.surely_missed
+        sure = "surely met" if one.surely_met else "surely missed"
         rows.append(
             (
                 one.name,
                 f"{one.required * 100:.4g} %",
                 f"{one.share:.2%}",
                 f"{one.low:.2%} to {one.high:.2%}",
-                "ruled out" if sure else "possible",
+                sure if one.surely_met or one.surely_missed else "too close to tell",
             )
         )
-    head = ("promise", "asked of", "kept by", "95 % interval", "this result")
+    head = ("promise", "asked of", "kept by", "95 % interval", "beyond chance")
     return [table(head, rows, "In the steady state, by the requests of this run")]
 
 

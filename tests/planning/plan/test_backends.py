@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from simserve.errors import InputError
+from simserve.inputs.scenario import Scenario
 from simserve.planning.plan.backends import BACKEND_NAMES, Backend, LocalBackend, open_backend
+from simserve.planning.plan.outcomes import Outcome
 from simserve.planning.plan.store import OutcomeStore
 from tests.planning.plan.questions import planned, planned_into, small_question, text_of
 
@@ -39,8 +42,7 @@ def two_local_workers() -> Iterator[Backend]:
 
 @contextmanager
 def a_ray_cluster() -> Iterator[Backend]:
-    import ray
-
+    ray = importlib.import_module("ray")
     # Workers of Ray are new processes: they find simserve where the tests do.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -55,9 +57,10 @@ def a_ray_cluster() -> Iterator[Backend]:
 
 @contextmanager
 def a_dask_cluster() -> Iterator[Backend]:
-    from distributed import LocalCluster
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    distributed = importlib.import_module("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
         backend = open_backend("dask", workers=1, address=cluster.scheduler_address)
         try:
             yield backend
@@ -112,7 +115,7 @@ def test_a_killed_worker_is_one_line_and_loses_nothing(cluster, tmp_path: Path) 
 class Idle:
     """Computes nothing, and complains if it is to."""
 
-    def outcomes(self, tasks: object) -> Iterator[tuple[int, object]]:
+    def outcomes(self, tasks: Sequence[Scenario]) -> Iterator[tuple[int, Outcome]]:
         assert not tasks
         return iter(())
 
@@ -145,7 +148,7 @@ def test_an_address_without_a_cluster_is_refused() -> None:
 @needs("distributed")
 @pytest.mark.slow
 def test_a_dask_cluster_that_does_not_answer_is_one_line() -> None:
-    with pytest.raises(InputError, match="--cluster: got tcp://127.0.0.1:1, allowed: the address"):
+    with pytest.raises(InputError, match=r"--cluster: got tcp://127.0.0.1:1, allowed: the addr"):
         open_backend("dask", workers=1, address="tcp://127.0.0.1:1")
 
 

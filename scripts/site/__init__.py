@@ -1,0 +1,1 @@
+"""The documentation site: pages that stand in docs/, and pages that are made from the code."""
