@@ -61,6 +61,7 @@ def validate(asked: ValidateRequest, say: Say = lambda _: None) -> Validation:
     limit_s = plan.limit_s if asked.limit_s is None else asked.limit_s
     calibrated = asked.profile is None
     for attempt in range(1, plan.attempts + 1):
+        began_s = time.monotonic()
         folder = asked.out / f"attempt-{attempt}" if plan.attempts > 1 else asked.out
         profile = measure_cpu(folder, say) if asked.profile is None else asked.profile
         ready = _with_attention(plan, profile, asked)
@@ -80,6 +81,10 @@ def validate(asked: ValidateRequest, say: Say = lambda _: None) -> Validation:
         if not found.missed or not calibrated:
             break
         say(f"attempt {attempt}: {len(found.missed)} tolerances do not hold")
+        now_s = time.monotonic()
+        if attempt < plan.attempts and now_s - started_s + (now_s - began_s) > limit_s:
+            say("no time for another attempt")
+            break
     return found
 
 
