@@ -143,13 +143,27 @@ def priced_gpus(prices: PriceBook, terms: Terms) -> tuple[str, ...]:
 def candidates(axes: Axes, spec: DeploymentSpec, origins: Origins) -> list[Candidate]:
     """Return every point with its deployment of one replica, or why there is none.
 
+    Of points that come to the same (limits that are the engine's own anyway) only the first is.
+
     Raises:
         InputError: for a value that no deployment can have.
     """
     _refuse_wrong(axes, spec, origins)
-    return [
-        _resolved(number, settings, spec, origins) for number, settings in enumerate(axes.points())
-    ]
+    found: dict[object, Candidate] = {}
+    for number, settings in enumerate(axes.points()):
+        one = _resolved(number, settings, spec, origins)
+        found.setdefault(number if one.deployment is None else _identity(one.deployment), one)
+    return list(found.values())
+
+
+def _identity(deployment: Deployment) -> object:
+    """Return what tells deployments apart, wherever their settings come from."""
+    model = deployment.model
+    return (
+        *(model.name, model.weights, model.kv_bytes_per_value),
+        *(deployment.gpu.name, deployment.tp, deployment.router, deployment.scheduler),
+        *(deployment.engine_name, deployment.latency, deployment.engine),
+    )
 
 
 def _resolved(number: int, settings: Settings, spec: DeploymentSpec, origins: Origins) -> Candidate:

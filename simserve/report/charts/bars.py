@@ -115,6 +115,7 @@ def tornado(swings: Sequence[Swing], now: float, x_label: str, title: str = "") 
             left, right = sorted((one.low, one.high))
             [bar] = axes.barh([at], [right - left], left=left, height=0.62, color=style.ACCENT)
             style.tip(bar, f"{one.name}: {one.words}")
+        axes.use_sticky_edges = False  # a bar that begins on the edge of the picture has no end
         axes.axvline(now, color=style.INK, linewidth=1.2)
         axes.set_yticks(range(len(swings)), [one.name for one in swings])
         axes.tick_params(axis="y", labelcolor=style.INK)

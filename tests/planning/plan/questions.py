@@ -19,7 +19,7 @@ WORKLOAD: dict[str, Any] = {
     "arrivals": {"process": "poisson", "rate_per_s": 12},
     "prompt_tokens": {"median": 300, "p95": 900, "max": 2000},
     "output_tokens": {"median": 40, "p95": 120, "max": 300},
-    "num_requests": 300,
+    "num_requests": 60,
 }
 VARY: dict[str, tuple[Any, ...]] = {
     "gpu": ("l4", "l40s"),
