@@ -114,7 +114,8 @@ def ensure_torch() -> None:
 def test_all() -> None:
     """Run the linters, then every test, slow ones too, with coverage and its bar."""
     lint()
-    ensure_venv("docs")
+    for extra in ("docs", "ray", "dask"):
+        ensure_venv(extra)
     ensure_torch()
     cover = ["--cov", "--cov-report", "term"]
     run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, *cover)

@@ -144,7 +144,7 @@ def _sure(answer: PlanAnswer, winner: Plan) -> str:
 
 def _start(winner: Plan) -> list[str]:
     line, remarks = serve_lines(winner)
-    lines = _continued(f"$ {line}") if line else []
+    lines = _continued(line) if line else []
     for remark in remarks:
         lines += filled(f"# {remark}", hang="# ")
     compose = compose_text(winner)

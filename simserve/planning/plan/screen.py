@@ -63,12 +63,16 @@ def screen(question: Question, found: Sequence[Candidate], demand: Demand) -> Sc
     plans: list[Plan] = []
     removals: list[Removal] = []
     total = 0
+    possible: list[Candidate] = []
     first_router = found[0].router if found else ""
     for candidate in found:
         # With one replica there is nothing to divide: one router stands for all.
         fewest = 1 if candidate.router == first_router else 2
         counts = range(fewest, question.max_gpus // candidate.tp + 1)
+        if not counts:
+            continue
         total += len(counts)
+        possible.append(candidate)
         bound, reason = bounds.of(candidate)
         work = 0.0 if bound else bounds.work(candidate)
         least = (0.0, 0.0) if bound else bounds.least_ms(candidate)
@@ -102,7 +106,7 @@ def screen(question: Question, found: Sequence[Candidate], demand: Demand) -> Sc
                 )
     plans.sort(key=lambda plan: plan.order)
     return Screening(
-        candidates=tuple(found),
+        candidates=tuple(possible),
         plans=tuple(plans),
         removals=tuple(removals),
         total=total,
