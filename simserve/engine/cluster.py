@@ -20,7 +20,7 @@ from simserve.policy.scheduler import RequestView, Scheduler
 from simserve.policy.token_stream import TokenStream
 from simserve.records.clock import FAR_PS
 from simserve.records.requests import RequestTable, SegmentTable
-from simserve.records.run_record import REJECTED, RunRecord
+from simserve.records.run_record import LAST_SESSION_PS, REJECTED, RunRecord
 
 PROGRESS_EVERY = 1024
 """Arrivals between two calls of a progress callback."""
@@ -117,6 +117,8 @@ class Cluster:
         )
         if self._users is None:
             return record
+        if self._users.first and self.requests.next_turn is not None:
+            record.meta[LAST_SESSION_PS] = self._arrivals[self._users.first - 1]
         return in_order_of_arrival(record, self._users.arrived_ps)
 
     def _arrive(self) -> Generator[simpy.Event, None, None]:

@@ -78,7 +78,8 @@ def find_capacity(
     ``on_progress`` is told how many loads were tested.
 
     Raises:
-        InputError: if there is no SLO, or the load is not one number.
+        InputError: if there is no SLO, or none that says anything of a request, or the load is
+            not one number.
     """
     if scenario.slo is None and not any(one.slo for one in scenario.workload.classes or ()):
         raise InputError("--slo", None, "no objective", "such as 'ttft_p95:500 tpot_p95:50'")
@@ -87,6 +88,9 @@ def find_capacity(
     tester = LoadTester(dial, replications=count, good_share=good_share, workers=workers)
     tester.on_progress = on_progress
     idle = _idle(tester)
+    if not idle.attainments:
+        allowed = "an objective on a latency that some request has"
+        raise InputError("--slo", None, str(scenario.slo), allowed)
     if not idle.met:
         return Capacity(dial=dial, idle=idle, load=None, replications=count, good_share=good_share)
     search = _Search(tester, precision_frac)

@@ -73,11 +73,11 @@ class LoadTest:
     @cached_property
     def goodput_per_s(self) -> Interval | None:
         """Requests per second that are within the limits of all objectives."""
-        share = _pooled(self.runs, "within")
         served = self.served_per_s
-        if share is None or served is None:
+        finished = sum(float(run.latencies["e2el"].weights.sum()) for run in self.runs)
+        if not finished or served is None:
             return None
-        return _times(served, share)
+        return _times(served, sum(float(run.within.amounts.sum()) for run in self.runs) / finished)
 
     @cached_property
     def served_per_s(self) -> Interval | None:
@@ -166,18 +166,14 @@ class LoadTester:
             return None
         per_s = sum(entries) / sum(spans_s)
         wanted = math.ceil(per_s * latency_s * LATENCIES_PER_RUN)
+        if self.dial.waits and not all(run.window.settled for run in runs):
+            wanted = requests * LONGEST_FACTOR  # a conversation lasts far longer than an answer
         return min(wanted, requests * LONGEST_FACTOR) if wanted > requests else None
 
 
 def _sample(scenario: Scenario) -> RunSample:
     result = run(scenario)
     return RunSample.of(result.record, result.verdict, result.facts, gaps=False)
-
-
-def _pooled(runs: Sequence[RunSample], name: str) -> float | None:
-    series = [getattr(run, name) for run in runs]
-    weight = sum(float(one.weights.sum()) for one in series)
-    return sum(float(one.amounts.sum()) for one in series) / weight if weight else None
 
 
 def _times(interval: Interval, factor: float) -> Interval:

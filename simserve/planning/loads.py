@@ -33,6 +33,12 @@ class LoadDial:
         return self.kind == "users"
 
     @property
+    def waits(self) -> bool:
+        """Whether conversations wait for their answers, and thin out after the last began."""
+        sessions = self.scenario.workload.sessions
+        return sessions is not None and bool(sessions.wait_for_answer)
+
+    @property
     def fixed_length(self) -> bool:
         """Whether the number of requests is the workload's own: a trace, or so many seconds."""
         return self.scenario.workload.num_requests is None

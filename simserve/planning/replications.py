@@ -16,6 +16,7 @@ from simserve.errors import InputError
 from simserve.inputs.scenario import Scenario
 from simserve.planning.processes import in_order
 from simserve.planning.run_scenario import run
+from simserve.records.requests import RequestTable
 from simserve.results.run_sample import RunSample
 from simserve.traffic.generate import generate
 from simserve.traffic.streams import random_stream
@@ -58,11 +59,16 @@ def is_random(scenario: Scenario) -> bool:
     first, second = (
         generate(scenario.workload, replication_seed(scenario.seed, number)) for number in (0, 1)
     )
-    return any(
-        not np.array_equal(getattr(first, name), getattr(second, name))
-        for name in ("arrival_ps", "prompt_tokens", "output_tokens", "think_ps")
-        if getattr(first, name) is not None
-    )
+    return any(not np.array_equal(*both) for both in zip(_drawn(first), _drawn(second), strict=True))
+
+
+def _drawn(requests: RequestTable) -> list[object]:
+    """Return all that can be drawn at random; what a table does not have is None."""
+    parts = requests.segments
+    shared = [None] * 3 if parts is None else [parts.offsets, parts.segment, parts.tokens]
+    names = ("priority", "request_class", "think_ps", "next_turn", "give_up_ps")
+    always = [requests.arrival_ps, requests.prompt_tokens, requests.output_tokens]
+    return [*always, *shared, *(getattr(requests, name) for name in names)]
 
 
 def _sample(scenario: Scenario) -> RunSample:

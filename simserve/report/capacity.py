@@ -36,7 +36,11 @@ def capacity_text(found: Capacity) -> str:
 
 def cannot_be_met(found: Capacity) -> str:
     """Return the one line that says which promise no load keeps, and what idle servers do."""
-    worst = found.idle.worst
+    idle = found.idle
+    if not idle.steady:
+        why = next(run.unsteady for run in idle.runs if run.unsteady is not None)
+        return f"No capacity is found: even at {_load(found, idle.load)} {why}"
+    worst = idle.worst
     metric, _, percentile = worst.name.partition(":")[0].partition("_p")
     value = None
     if percentile:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
-from simserve.records.run_record import ABORTED, REJECTED, RunRecord
+from simserve.records.run_record import ABORTED, LAST_SESSION_PS, REJECTED, RunRecord
 from simserve.results.token_times import left_ps
 
 FloatArray = npt.NDArray[np.float64]
@@ -67,7 +67,11 @@ class Verdict:
 
 
 def judge_load(record: RunRecord) -> Verdict:
-    """Judge a run; rejected requests are left out, and who gave up has left the queue."""
+    """Judge a run; rejected requests are left out, and who gave up has left the queue.
+
+    Conversations that wait for their answers are judged until the last of them began: what comes
+    later thins out, whatever the load was.
+    """
     users = record.meta.get("users")
     if users is not None:
         reason = f"closed loop: {users:,} users, of whom no more than that can wait"
@@ -77,7 +81,14 @@ def judge_load(record: RunRecord) -> Verdict:
     gave_up_waiting = (scheduled_ps == NEVER_PS) & (record.outcomes.status == ABORTED)
     scheduled_ps = np.where(gave_up_waiting, gone_ps, scheduled_ps)
     served = record.outcomes.status != REJECTED
-    return judge_times(record.requests.arrival_ps[served], scheduled_ps[served], gone_ps[served])
+    last_ps = record.meta.get(LAST_SESSION_PS)
+    if last_ps is not None:
+        served &= record.requests.arrival_ps <= last_ps
+    found = judge_times(record.requests.arrival_ps[served], scheduled_ps[served], gone_ps[served])
+    if last_ps is None:
+        return found
+    reason = f"{found.reason} (seen until the last conversation began)"
+    return Verdict(name=found.name, reason=reason)
 
 
 def judge_times(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) -> Verdict:

@@ -8,7 +8,7 @@ warm-up, so of a run that starts empty only a beginning *below* the rest is left
 
 A run ends without successors, so its last requests are served better too. Those that arrived
 within one latency of the last arrival are the drain (in a closed loop, of when the users had
-nothing left to ask).
+nothing left to ask; of conversations that wait for answers, of when the last of them began).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simserve.records.clock import PS_PER_S
-from simserve.records.run_record import RunRecord
+from simserve.records.run_record import LAST_SESSION_PS, RunRecord
 from simserve.results.metrics import RequestLatencies
 from simserve.results.samples import FloatArray
 from simserve.results.token_times import BoolArray, left_ps
@@ -107,10 +107,13 @@ def steady_window(
 def _full_until_ps(record: RunRecord, users: int | None) -> int:
     """Return until when requests come as they should.
 
-    To the last arrival; in a closed loop until somebody who has an answer finds no next request
+    To the last arrival; of conversations that wait for answers, until the last of them began; in a closed loop until somebody who has an answer finds no next request
     to ask. Those that were taken before still arrive later, after a time to think.
     """
     arrival_ps = record.requests.arrival_ps
+    last_session_ps = record.meta.get(LAST_SESSION_PS)
+    if last_session_ps is not None:
+        return int(last_session_ps)
     asked_again = len(arrival_ps) - (users or 0)
     if users is None or asked_again < 1:
         return int(arrival_ps[-1])
