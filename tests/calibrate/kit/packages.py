@@ -25,7 +25,7 @@ def wheel(folder: Path, name: str, version: str, **files: bytes | str) -> Path:
     record = "".join(f"{each},,\n" for each in [*inside, f"{facts}/RECORD"])
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in (inside | {f"{facts}/RECORD": record}).items():
-            archive.writestr(member, content)
+            archive.writestr(zipfile.ZipInfo(member), content)  # always the same bytes
     return path
 
 
