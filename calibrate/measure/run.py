@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def run_plan(
             for a journal of another session or device.
         LostMachineError: if point after point ends its process.
     """
+    began = time.monotonic()  # the limit holds for what starting takes, too
     plan = make_plan(wanted.plan, blocks=wanted.blocks, models=wanted.models)
     _check_folder(wanted)
     wanted.out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,7 @@ def run_plan(
             limit_s=wanted.limit_s,
             retry=wanted.retry,
             say=say,
+            _start=began,
         )
         return session.run()
     finally:

@@ -86,6 +86,7 @@ def perturbed_model(deployment: Deployment, rng: np.random.Generator) -> TableMo
         deployment.gpu,
         deployment.tp,
         async_scheduling=deployment.engine.async_scheduling,
+        allow_extrapolation=deployment.allow_extrapolation,
     )
 
 

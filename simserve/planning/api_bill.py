@@ -19,7 +19,7 @@ from simserve.results.token_times import finished_requests
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """The tokens of each finished request: ``int64[requests]``; prompts include what is cached."""
+    """The tokens of each request: ``int64[requests]``; prompts include what is cached."""
 
     prompt_tokens: IntArray
     cached_tokens: IntArray
@@ -37,12 +37,12 @@ class Usage:
 
 
 def usage_of(record: RunRecord) -> Usage:
-    """Return what the finished requests of a run would be charged for."""
+    """Return what the requests of a run would be charged for: nothing if not answered."""
     done = finished_requests(record)
     return Usage(
-        prompt_tokens=record.requests.prompt_tokens[done],
-        cached_tokens=record.outcomes.cached_tokens[done],
-        output_tokens=record.outcomes.generated_tokens[done],
+        prompt_tokens=np.where(done, record.requests.prompt_tokens, 0),
+        cached_tokens=np.where(done, record.outcomes.cached_tokens, 0),
+        output_tokens=np.where(done, record.outcomes.generated_tokens, 0),
     )
 
 

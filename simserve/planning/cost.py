@@ -152,7 +152,7 @@ def cost(
         apis=apis,
         swings=swings(apis[0], rule, rate, point, ranges) if apis else (),
         assumed=tuple(_assumed(scenario, question, rule, apis, point)),
-        warnings=tuple(_warnings(question, rule.offer, apis)),
+        warnings=tuple(_warnings(question, rule.offer, apis, point)),
     )
 
 
@@ -294,7 +294,9 @@ def _assumed(
     return names
 
 
-def _warnings(question: CostQuestion, offer: Offer, apis: tuple[ApiComparison, ...]) -> list[str]:
+def _warnings(
+    question: CostQuestion, offer: Offer, apis: tuple[ApiComparison, ...], point: OperatingPoint
+) -> list[str]:
     dated = [(offer.name, offer.price.date)] if offer.provider != GIVEN else []
     dated += [(one.bill.price.name, one.bill.price.date) for one in apis]
     warnings = []
@@ -302,5 +304,10 @@ def _warnings(question: CostQuestion, offer: Offer, apis: tuple[ApiComparison, .
         days = age_days(date, question.today)
         if days > question.most_age_days:
             warnings.append(f"the price of {name} is {days} days old ({date})")
+    if point.unanswered_frac:
+        warnings.append(
+            f"{point.unanswered_frac:.1%} of requests are refused or given up: the others bear "
+            "what they cost, and an API is taken to charge nothing for them"
+        )
     gone = [one.bill.price for one in apis if one.bill.price.is_retired(question.today)]
     return warnings + [f"{price.name} is listed to end on {price.retired}" for price in gone]

@@ -97,7 +97,8 @@ def gate(
     share of requests of which objectives per request are asked.
 
     Raises:
-        InputError: if there is no SLO, or the baseline cannot be read.
+        InputError: if there is no SLO, or none that says anything of a request, or the baseline
+            cannot be read.
     """
     if scenario.slo is None and not any(one.slo for one in scenario.workload.classes or ()):
         raise InputError("--slo", None, "no objective", "such as 'ttft_p95:500 tpot_p95:50'")
@@ -106,6 +107,9 @@ def gate(
     asked = _Asked(scenario.slo, good_share, replications, workers)
     before, notes = _baseline(scenario, Path(baseline), asked)
     test = asked.test(scenario)
+    if not test.attainments:
+        allowed = "an objective on a latency that some request has"
+        raise InputError("--slo", None, str(scenario.slo), allowed)
     rows = [
         GateRow(
             now=one,

@@ -10,7 +10,7 @@ from simserve.errors import InputError
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.workload import ArrivalsSpec, WorkloadSpec
 
-LoadKind = Literal["requests/s", "users"]
+LoadKind = Literal["requests/s", "conversations/s", "users"]
 
 # Where nothing says at which rate to begin; the search doubles and halves from there.
 _ANY_RATE_PER_S = 1.0
@@ -84,7 +84,8 @@ def load_dial(scenario: Scenario, *, users: bool, think_time_s: float | None) ->
             what = arrivals.process if arrivals.ramp_up is None else "a ramp_up"
             allowed = "a process with a mean rate, or --users for a closed loop"
             raise InputError("workload", "arrivals.process", what, allowed)
-        return LoadDial(scenario=scenario, kind="requests/s", start=_mean_rate_per_s(arrivals))
+        kind: LoadKind = "requests/s" if workload.sessions is None else "conversations/s"
+        return LoadDial(scenario=scenario, kind=kind, start=_mean_rate_per_s(arrivals))
     rate = workload.trace.rate_per_s if workload.trace is not None else None
     return LoadDial(scenario=scenario, kind="requests/s", start=rate or _ANY_RATE_PER_S)
 

@@ -26,7 +26,11 @@ _STEADY = ("poisson", "constant", "gamma")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
-    """A run at ``rate_per_s`` requests per second on each of ``replicas``."""
+    """A run at ``rate_per_s`` requests per second on each of ``replicas``.
+
+    ``tokens`` and ``usage`` are of all requests that came: those of ``unanswered_frac`` of them,
+    who were refused or gave up, got nothing that counts.
+    """
 
     rate_per_s: float
     replicas: int
@@ -37,6 +41,7 @@ class OperatingPoint:
     sound: bool  # an operating point that meets the SLO, if there is one
     reason: str
     prefix_bound_frac: float | None
+    unanswered_frac: float = 0.0
 
     @property
     def tokens_per_request(self) -> float:
@@ -56,17 +61,19 @@ def operate(scenario: Scenario, rate_per_s: float | None = None) -> OperatingPoi
     tokens = count_served(result.record)
     if not tokens.requests:
         raise InputError(scenario.name, "workload", "no request that finishes", "at least one")
+    came = len(result.record.requests)
     offered = result.metrics.offered_rate_per_s or result.metrics.request_throughput
     return OperatingPoint(
         rate_per_s=(rate_per_s or offered) / scenario.deployment.replicas,
         replicas=scenario.deployment.replicas,
         time=attribute(result.record, load_latency_model(scenario.deployment)),
-        tokens=tokens,
+        tokens=replace(tokens, requests=came),
         usage=usage_of(result.record),
         verdict=result.verdict.name,
         sound=_is_sound(result),
         reason=_reason(result),
         prefix_bound_frac=result.prefix_bound_frac,
+        unanswered_frac=1 - tokens.requests / came,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,13 +60,16 @@ def is_random(scenario: Scenario) -> bool:
     first, second = (
         generate(scenario.workload, replication_seed(scenario.seed, number)) for number in (0, 1)
     )
-    return any(not np.array_equal(*both) for both in zip(_drawn(first), _drawn(second), strict=True))
+    pairs = zip(_drawn(first), _drawn(second), strict=True)
+    return any(not np.array_equal(one, other) for one, other in pairs)
 
 
-def _drawn(requests: RequestTable) -> list[object]:
+def _drawn(requests: RequestTable) -> list[Any]:
     """Return all that can be drawn at random; what a table does not have is None."""
     parts = requests.segments
-    shared = [None] * 3 if parts is None else [parts.offsets, parts.segment, parts.tokens]
+    shared: list[Any] = (
+        [None] * 3 if parts is None else [parts.offsets, parts.segment, parts.tokens]
+    )
     names = ("priority", "request_class", "think_ps", "next_turn", "give_up_ps")
     always = [requests.arrival_ps, requests.prompt_tokens, requests.output_tokens]
     return [*always, *shared, *(getattr(requests, name) for name in names)]

@@ -18,6 +18,9 @@ from simserve.records.step_log import StepLog
 UNFINISHED, FINISHED, REJECTED, ABORTED = 0, 1, 2, 3
 """Values of ``RequestOutcomes.status``."""
 
+LAST_SESSION_PS = "last_session_ps"
+"""Key of ``RunRecord.meta``: when the last of conversations began that wait for their answers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutcomes:

@@ -14,7 +14,6 @@ from simserve.results.samples import MS_PER_S
 
 _SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT"}
 _USUAL_PERCENTILE = 99.0
-_UNITS = {"requests/s": "requests/s", "users": "users"}
 _WIDTHS = (10, 14, 15, 15, 22)
 
 
@@ -38,7 +37,8 @@ def cannot_be_met(found: Capacity) -> str:
     """Return the one line that says which promise no load keeps, and what idle servers do."""
     idle = found.idle
     if not idle.steady:
-        why = next(run.unsteady for run in idle.runs if run.unsteady is not None)
+        run = next(run for run in idle.runs if run.unsteady is not None)
+        why = f"the run is {run.verdict}" if run.changes else run.unsteady
         return f"No capacity is found: even at {_load(found, idle.load)} {why}"
     worst = idle.worst
     metric, _, percentile = worst.name.partition(":")[0].partition("_p")
@@ -97,7 +97,10 @@ def _test_dict(found: Capacity, test: LoadTest) -> dict[str, Any]:
         "met": test.met,
         "surely_met": test.surely_met,
         "surely_missed": test.surely_missed,
-        **{name: None if one is None else one.as_dict() for name, one in rates.items()},
+        **{
+            name: None if one is None or not test.steady else one.as_dict()
+            for name, one in rates.items()
+        },
         "latency_ms": {
             name: one.as_dict(MS_PER_S) for name, one in percentiles.items() if one is not None
         },
@@ -211,7 +214,7 @@ def _notes(found: Capacity) -> list[str]:
 
 
 def _load(found: Capacity, load: float) -> str:
-    word = "user" if found.dial.whole and load == 1 else _UNITS[found.dial.kind]
+    word = "user" if found.dial.whole and load == 1 else found.dial.kind
     return f"{_number(found, load)} {word}"
 
 

@@ -78,9 +78,10 @@ def attainments(
         made = [run.promises[place] for run in runs if len(run.promises[place].strain.weights)]
         required = good_share if promise.required_share is None else promise.required_share
         if made:
-            found.append(
-                _attainment(made, required, min(worth.get(one, 1.0) for one in promise.metrics))
-            )
+            own = [worth[one] for one in promise.metrics if one in worth]
+            if not own:  # gaps, which samples may leave out
+                own = [_worth([one.strain for one in made])]
+            found.append(_attainment(made, required, min(own)))
     return tuple(found)
 
 
@@ -130,14 +131,15 @@ def _strain_interval(
 
 def _worth_of_entries(runs: Sequence[RunSample]) -> Mapping[str, float]:
     """Return, by metric, how many independent entries an entry is worth: at most 1."""
-    worth = {}
-    for metric in runs[0].latencies:
-        estimates = Estimates([run.latencies[metric] for run in runs])
-        if not estimates.runs:
-            worth[metric] = 1.0
-            continue
-        size = estimates.mean_size
-        if size is None and estimates.batches is None:
-            size = _INDEPENDENT_PER_RUN * len(estimates.runs)
-        worth[metric] = 1.0 if size is None else min(size / estimates.weight, 1.0)
-    return worth
+    return {metric: _worth([run.latencies[metric] for run in runs]) for metric in runs[0].latencies}
+
+
+def _worth(runs: Sequence[Series]) -> float:
+    """Return how many independent entries an entry of ``runs`` is worth: at most 1."""
+    estimates = Estimates(runs)
+    if not estimates.runs:
+        return 1.0
+    size = estimates.mean_size
+    if size is None and estimates.batches is None:
+        size = _INDEPENDENT_PER_RUN * len(estimates.runs)
+    return 1.0 if size is None else min(size / estimates.weight, 1.0)

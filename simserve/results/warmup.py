@@ -107,8 +107,9 @@ def steady_window(
 def _full_until_ps(record: RunRecord, users: int | None) -> int:
     """Return until when requests come as they should.
 
-    To the last arrival; of conversations that wait for answers, until the last of them began; in a closed loop until somebody who has an answer finds no next request
-    to ask. Those that were taken before still arrive later, after a time to think.
+    To the last arrival; of conversations that wait for answers, until the last of them began;
+    in a closed loop until somebody who has an answer finds no next request to ask. Those that
+    were taken before still arrive later, after a time to think.
     """
     arrival_ps = record.requests.arrival_ps
     last_session_ps = record.meta.get(LAST_SESSION_PS)

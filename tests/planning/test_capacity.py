@@ -9,8 +9,10 @@ import pytest
 import simserve
 from simserve.errors import InputError
 from simserve.planning.capacity import Capacity, find_capacity
+from simserve.planning.load_tests import LoadTester
 from simserve.planning.loads import load_dial
 from simserve.planning.replications import replicate
+from simserve.planning.run_scenario import run
 from simserve.report.capacity import capacity_dict, capacity_text
 from simserve.results.attainment import attainments
 from simserve.results.whole_files import json_text
@@ -163,3 +165,58 @@ def test_the_dial_sets_the_rate_and_nothing_else() -> None:
     assert changed.arrivals is not None and changed.arrivals.rate_per_s == 7.5
     assert changed.arrivals.burstiness == 0.5 and changed.num_requests == 900
     assert changed.prompt_tokens == scenario.workload.prompt_tokens
+
+
+def test_a_latency_that_no_request_has_is_no_objective() -> None:
+    settings = ["workload.output_tokens=1", "workload.num_requests=30"]
+    scenario = simserve.load_scenario(settings=settings, slo="tpot_p95:50")
+    with pytest.raises(InputError, match="a latency that some request has"):
+        find_capacity(scenario, replications=1)
+
+
+def test_runs_without_a_steady_state_are_not_said_to_break_an_objective() -> None:
+    scenario = simserve.load_scenario(settings=["workload.num_requests=1"], slo="ttft_p95:1e6")
+    text = capacity_text(find_capacity(scenario))
+    assert "No capacity is found" in text and "warm-up and drain" in text
+
+
+def test_goodput_is_of_all_who_come_once() -> None:
+    scenario = quick("ttft_p95:1e6", "workload.cancellations={frac: 0.5, mean_after_s: 0.05}")
+    tester = LoadTester(
+        load_dial(scenario, users=False, think_time_s=None),
+        replications=2,
+        good_share=0.99,
+        workers=1,
+    )
+    test = tester.test(2.0)
+    served, good = test.served_per_s, test.goodput_per_s
+    assert served is not None and good is not None and served.value < 1.7
+    assert good.value == pytest.approx(served.value)  # nobody who is answered is late
+
+
+def test_nobody_late_between_tokens_is_no_proof_either() -> None:
+    test = LoadTester(
+        load_dial(quick("itl_p99:1e6"), users=False, think_time_s=None),
+        replications=2,
+        good_share=0.99,
+        workers=1,
+    ).test(1.0)
+    (found,) = test.attainments
+    gaps = sum(run.promises[0].strain.weights.sum() for run in test.runs)
+    assert found.share == 1 and found.effective_size < gaps
+
+
+def test_conversations_that_wait_are_overloaded_by_their_rate() -> None:
+    """Each waits for its answers, so requests never come faster than they are answered."""
+    sessions = "workload.sessions={mean_turns: 4, wait_for_answer: true, think_time_s: 0.5}"
+    settings = [*QUICK[:2], sessions, "workload.num_requests=1500"]
+    scenario = simserve.load_scenario(settings=settings, slo="ttft_p95:1e6")
+    dial = load_dial(scenario, users=False, think_time_s=None)
+    assert dial.kind == "conversations/s"
+    light, heavy = (run(dial.at(rate)) for rate in (2.0, 500.0))
+    assert light.verdict.name == "stable" and "conversation" in light.verdict.reason
+    assert heavy.verdict.name != "stable"
+    begun = light.record.meta["last_session_ps"]
+    window = light.sample.window
+    assert light.record.requests.arrival_ps[window.stop - 1] <= begun
+    assert light.record.requests.arrival_ps[-1] > begun

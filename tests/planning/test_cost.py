@@ -231,3 +231,17 @@ def test_prices_of_two_lists_bound_the_break_even(small: Path) -> None:
     assert one.bill.high_usd_per_request == pytest.approx(2 * one.bill.low_usd_per_request)
     again = api_bill(report.point.usage, one.bill.price)
     assert again == one.bill
+
+
+def test_those_who_give_up_got_no_tokens(small: Path) -> None:
+    settings = ["workload.cancellations={frac: 0.6, mean_after_s: 0.01}"]
+    report, patient = asked(small, {"settings": settings}), asked(small)
+    lost = report.point.unanswered_frac
+    assert 0.1 < lost < 0.7 and patient.point.unanswered_frac == 0
+    assert any("given up" in one for one in report.warnings)
+    answered = requests = report.now.requests
+    answered *= 1 - lost
+    kept = report.point.usage.output_tokens
+    assert len(kept) == report.point.tokens.requests
+    assert report.now.tokens["output"] == pytest.approx(requests * kept.mean())
+    assert report.now.tokens["output"] == pytest.approx(answered * kept[kept > 0].mean())

@@ -12,6 +12,7 @@ from simserve.errors import InputError
 from simserve.planning.precision import MOST_REPLICATIONS, run_until_precise
 from simserve.planning.replications import (
     check_random,
+    is_random,
     replicate,
     replication_of,
     replication_seed,
@@ -115,3 +116,21 @@ def test_an_overloaded_deployment_is_not_replicated_for_ever(small: Path) -> Non
     found = run_until_precise(simserve.load_scenario(small, settings=settings), 0.05)
     assert not found.reached and len(found.state.runs) == 5
     assert "do not make a steady state" in precision_words(found)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        "workload.cancellations={frac: 0.5, mean_after_s: 1}",
+        "workload.prefix={count: 5, tokens: 32}",
+        "workload.classes=[{name: a, weight: 1, priority: 1}, {name: b, weight: 1}]",
+    ],
+)
+def test_whatever_is_drawn_at_random_is_chance(small: Path, drawn: str) -> None:
+    plain = [
+        "workload.arrivals={process: constant, rate_per_s: 5}",
+        "workload.prompt_tokens=64",
+        "workload.output_tokens=8",
+    ]
+    assert not is_random(simserve.load_scenario(small, settings=plain))
+    assert is_random(simserve.load_scenario(small, settings=[*plain, drawn]))
