@@ -18,7 +18,6 @@ app = typer.Typer(
     cls=OneLineGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,8 +42,8 @@ Attention = Annotated[
 ]
 
 
-@app.callback()
-def calibrate() -> None:
+@app.callback(invoke_without_command=True)
+def calibrate(ctx: typer.Context) -> None:
     """Measure a GPU's kernels into a profile for simserve, and check the simulator.
 
     \b
@@ -54,6 +53,8 @@ def calibrate() -> None:
       python -m calibrate run --out h200 --limit-s 540
       python -m calibrate report h200
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 @app.command()

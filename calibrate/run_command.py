@@ -12,7 +12,7 @@ import typer
 
 from calibrate.measure.journal import POINT, Entry, Journal
 from calibrate.measure.run import Wanted, run_plan
-from calibrate.measure.session import OUT_OF_TIME
+from calibrate.measure.session import OUT_OF_TIME, LostMachineError
 from calibrate.plans.plan import Plan
 from calibrate.plans.point import Point
 from calibrate.profile_writer import write_profile
@@ -31,6 +31,9 @@ def run_and_report(wanted: Wanted, gpu: str | None) -> None:
         reason = run_plan(wanted, teller.started, teller.finished)
     except KeyboardInterrupt:
         teller.note("interrupted; the same command goes on from here")
+        _write(wanted, gpu)
+        raise
+    except LostMachineError:  # what was measured before is worth as much
         _write(wanted, gpu)
         raise
     _summary(wanted, teller, reason)

@@ -27,8 +27,12 @@ class TermsName(enum.StrEnum):
 
 
 Rate = Annotated[
-    float | None,
-    typer.Option("--rate", metavar="N", help="Mean load in requests/s; the workload's own if not."),
+    str | None,
+    typer.Option(
+        "--rate",
+        metavar="R",
+        help="Mean load in requests/s, or 600/min; the workload's own if not given.",
+    ),
 ]
 Capacity = Annotated[
     float | None,
@@ -44,7 +48,7 @@ Active = Annotated[
 Paid = Annotated[
     float | None,
     typer.Option(
-        "--paid-hours", metavar="H", show_default="24", help="Hours of a day that are paid for."
+        "--paid-hours", metavar="H", help="Hours of a day that are paid for; 24 if not given."
     ),
 ]
 Spares = Annotated[int, typer.Option("--spares", metavar="N", help="Replicas beyond the load.")]
@@ -160,7 +164,7 @@ def _question(params: dict[str, Any]) -> CostQuestion:
     from simserve.planning.cost_question import CostQuestion
     from simserve.planning.fleet import HOURS_PER_DAY, Hours
 
-    for name in ("rate", "capacity", "peak_to_mean", "users"):
+    for name in ("capacity", "peak_to_mean", "users"):
         _refuse(params, name, lambda value: value > 0, "a number above 0")
     for name in ("spares", "fte", "fte_cost", "max_age"):
         _refuse(params, name, lambda value: value >= 0, "a number of at least 0")
@@ -173,11 +177,13 @@ def _question(params: dict[str, Any]) -> CostQuestion:
         raise InputError("--paid-hours", None, f"{paid:g}", allowed)
     if params["fte"] and params["fte_cost"] is None:
         raise InputError("--fte", None, f"{params['fte']:g}", "only with --fte-cost, US$ a year")
+    if params["fte_cost"] is not None and not params["fte"]:
+        raise InputError("--fte-cost", None, f"{params['fte_cost']:g}", "only with --fte")
     if params["gpu_price"] is not None and params["offer"] is not None:
         raise InputError("--gpu-price", None, params["gpu_price"], "it or --offer")
     return CostQuestion(
         today=_day(params["today"]),
-        rate_per_s=params["rate"],
+        rate_per_s=_rate_per_s(params["rate"]),
         capacity_per_s=params["capacity"],
         peak_to_mean=params["peak_to_mean"],
         hours=Hours(active=active, paid=paid),
@@ -197,6 +203,21 @@ def _refuse(params: dict[str, Any], name: str, is_fine: Any, allowed: str) -> No
     value = params[name]
     if value is not None and not (is_fine(value) and value < float("inf")):
         raise InputError("--" + name.replace("_", "-"), None, f"{value:g}", allowed)
+
+
+def _rate_per_s(text: str | None) -> float | None:
+    from simserve.inputs.units import RATE_UNITS, parse_quantity
+
+    if text is None:
+        return None
+    allowed = "a number above 0, in requests per second (10 or 600/min)"
+    try:
+        rate_per_s = parse_quantity(text, RATE_UNITS, allowed)
+    except ValueError:
+        rate_per_s = 0.0
+    if rate_per_s <= 0:
+        raise InputError("--rate", None, text, allowed)
+    return rate_per_s
 
 
 def _gpu_price(text: str | None) -> float | None:

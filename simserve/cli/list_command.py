@@ -54,6 +54,8 @@ def list_names(
         typer.echo(json.dumps(rows, indent=2))
         return
     width = max((len(row["name"]) for row in rows), default=0)
+    if kind in _HEADS:
+        typer.echo(f"{'':<{width}}  {_HEADS[kind]}", err=True)
     for row in rows:
         typer.echo(f"{row['name']:<{width}}  {row['text']}".rstrip())
 
@@ -72,11 +74,10 @@ def _models() -> list[Row]:
             "kv_bytes_per_token": spec.kv_bytes_per_token(),
             "max_position_embeddings": spec.max_position_embeddings,
         }
-        text = f"{spec.parameters / 1e9:.1f} B parameters"
-        if active != spec.parameters:
-            text += f" ({active / 1e9:.1f} B active)"
-        text += f", {spec.weight_bytes() / 1e9:.0f} GB, {spec.kv_bytes_per_token() / 1e3:.0f} kB"
-        text += f" KV a token, {spec.max_position_embeddings:,} tokens"
+        text = f"{spec.parameters / 1e9:8.1f} B"
+        text += f"{active / 1e9:8.1f} B" if active != spec.parameters else " " * 10
+        text += f"{spec.weight_bytes() / 1e9:7.0f} GB{spec.kv_bytes_per_token() / 1e3:8.0f} kB"
+        text += f"{spec.max_position_embeddings:12,}"
         rows.append({"name": spec.name, "text": text} | facts)
     return rows
 
@@ -179,7 +180,7 @@ def _policies() -> list[Row]:
 
 _POLICY_TEXTS = {
     "fcfs": "First come, first served",
-    "priority": "Smaller priority first, then earlier arrival; may preempt what is less urgent",
+    "priority": "Smaller priority first, then earlier; preempts what is less urgent",
 }
 
 
@@ -208,6 +209,9 @@ def _documented(classes: Mapping[str, Any]) -> list[Row]:
         rows.append({"name": name, "text": first.partition("; see the module")[0].rstrip(".")})
     return rows
 
+
+_HEADS = {Kind.MODELS: "parameters  active   weights  KV/token     context"}
+"""What the columns of a kind are, for stderr: every line of stdout is one name."""
 
 _ROWS: dict[Kind, Callable[[], list[Row]]] = {
     Kind.MODELS: _models,

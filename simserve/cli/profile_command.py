@@ -21,7 +21,6 @@ profile_app = typer.Typer(
     help="Build, import or fit tables of measured kernels.\n\n\b\nExample:\n"
     "  simserve profile build --gpu h100-sxm --model llama-3.1-8b",
     rich_markup_mode=None,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

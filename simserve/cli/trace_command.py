@@ -33,7 +33,6 @@ trace_app = typer.Typer(
     "\n\b\nExample:\n"
     "  simserve trace stats azure.csv",
     rich_markup_mode=None,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

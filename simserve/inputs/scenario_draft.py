@@ -210,10 +210,11 @@ def _find_file(name: str, folder: Path, where: str, which: str | None) -> tuple[
     if normal_name(name) in shipped:
         return _shipped(normal_name(name))
     try:
-        beside = [one.name for one in file.parent.glob("*.yaml")]
+        beside = {one.stem: one.name for one in file.parent.glob("*.yaml")}
     except (OSError, ValueError):
-        beside = []
-    near = nearest_name(normal_name(name), shipped) or nearest_name(file.name, beside)
+        beside = {}
+    near = nearest_name(normal_name(name), shipped)
+    near = near or beside.get(nearest_name(file.stem, beside) or "")
     hint = f"; did you mean {near}?" if near else ""
     allowed = f"an existing file, or one of {', '.join(shipped)}{hint}"
     raise InputError(where, which, "no such file" if which is None else name, allowed)

@@ -20,6 +20,7 @@ from simserve.errors import InputError, nearest_name
 
 MAX_FILE_BYTES = 2 * 1024 * 1024
 MAX_DEPTH = 32
+_SUFFIXES = (".yaml", ".yml")
 # Longer integers than this are never meant, and int() on a huge text is slow.
 MAX_INTEGER_DIGITS = 30
 
@@ -52,7 +53,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return _build(yaml.parse(text, Loader=yaml.CSafeLoader), where)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(where, f"line {line}", error.problem or "bad YAML", "YAML") from None
+        got = f"bad YAML ({error.problem or 'no reason given'})"
+        raise InputError(where, f"line {line}", got, "YAML") from None
     except yaml.reader.ReaderError as error:
         raise InputError(
             where, None, f"character #x{error.character:02x}", "printable text"
@@ -98,9 +100,10 @@ def _too_large(where: str, size_bytes: int) -> InputError:
 
 def _allowed_path(path: Path) -> str:
     try:
-        near = nearest_name(path.name, (entry.name for entry in path.parent.iterdir()))
+        beside = {one.stem: one.name for one in path.parent.iterdir() if one.suffix in _SUFFIXES}
     except OSError:
-        near = None
+        beside = {}
+    near = beside.get(nearest_name(path.stem, beside) or "")
     hint = f"; did you mean {path.parent / near}?" if near else ""
     return f"an existing YAML file{hint}"
 

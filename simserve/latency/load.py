@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simserve.errors import InputError, unknown_name
+from simserve.errors import InputError, known_names
 from simserve.latency.model import StepLatencyModel
 from simserve.latency.roofline import RooflineModel
 
@@ -37,7 +37,9 @@ def load_latency_model(
             allowed = "a folder with profile.yaml"
             raise InputError("deployment", "latency", deployment.latency, allowed)
         known = (*LATENCY_MODELS, *list_profiles(deployment.gpu.name))
-        raise unknown_name("deployment", "latency", deployment.latency, known)
+        names = known_names(deployment.latency, sorted(known))
+        allowed = f"the folder of a profile, or one of {names}"
+        raise InputError("deployment", "latency", deployment.latency, allowed)
     return TableModel(
         read_profile(folder),
         deployment.model,

@@ -37,7 +37,7 @@ from simserve.records.step import StepShape
 
 
 class RooflineModel:
-    """Prices the steps of ``model`` on ``tp`` GPUs of one kind; see the module's docstring.
+    """An estimate from FLOPs, bytes and link traffic, unmeasured; see the module's docstring.
 
     Everything that the deployment fixes is folded here into a cost per token, per sequence,
     per context token and per pair, all in seconds.

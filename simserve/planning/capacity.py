@@ -169,6 +169,8 @@ class _Search:
             return low, None
         top = above
         while not self._tester.test(top).surely_missed:
+            if self._dial.whole and top >= MOST_USERS:
+                return low, None
             top *= 2
         missed = [load for load, test in self._tester.tested.items() if test.surely_missed]
         _, high = self.narrowed(
@@ -201,11 +203,14 @@ def knee(tests: Iterable[LoadTest]) -> float | None:
     """Return the load with the most throughput per latency; None if that is the highest.
 
     Kleinrock's power (IEEE International Conference on Communications 1979): up to its
-    maximum more load buys more throughput than it costs latency, beyond it less.
+    maximum more load buys more throughput than it costs latency, beyond it less. Loads without
+    a steady state have neither: what came is not what is served.
     """
     powers = []
     for test in tests:
         served, latency = test.served_per_s, test.latency_s
+        if not test.steady:
+            continue
         if served is not None and latency is not None and latency.value > 0:
             powers.append((served.value / latency.value, test.load))
     if not powers:

@@ -15,7 +15,7 @@ from simserve.inputs.prices import GIVEN, ApiPrice, Offer, Power, PriceBook, age
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.sourced import Sourced
 from simserve.planning.break_even import Swing
-from simserve.planning.capacity import find_capacity
+from simserve.planning.capacity import Capacity, find_capacity
 from simserve.planning.cost_question import CostQuestion, OffersFor
 from simserve.planning.fleet import EVERY_HOUR, MONTHS_PER_YEAR, Bill, FleetRule, monthly_bill
 from simserve.planning.operating_point import Load, OperatingPoint, load_of, operate
@@ -207,9 +207,14 @@ def _capacity(
             (found.low or found.load) * per_s * low.value,
             (found.high or found.load) * per_s * high.value,
         ),
-        range_basis=f"interval of the search, times {low.source}",
+        range_basis=f"interval of the search{_open_end(found)}, times {low.source}",
         is_found=True,
     )
+
+
+def _open_end(found: Capacity) -> str:
+    ends = [name for name, end in (("low", found.low), ("high", found.high)) if end is None]
+    return f" (its {' and '.join(ends)} end is not known: the answer's own)" if ends else ""
 
 
 def _sized(

@@ -20,6 +20,7 @@ from simserve.planning.run_scenario import run
 from simserve.results.attainment import Attainment, attainments
 from simserve.results.intervals import Estimates, Interval
 from simserve.results.run_sample import RunSample
+from simserve.results.warmup import DRAIN_PERCENTILE
 
 # A run shorter than this many latencies is mostly its own beginning and end.
 LATENCIES_PER_RUN = 20
@@ -39,9 +40,12 @@ class LoadTest:
 
     @property
     def unsteady_runs(self) -> int:
-        """Replications without a steady state: overloaded, growing, or (by design) neither."""
+        """Replications that say nothing of the load: without a steady state, or too short.
+
+        Where the rate changes by design there is none, and an overload counts instead.
+        """
         return sum(
-            run.verdict == "overloaded" if run.changes else run.unsteady is not None
+            _is_overload_or_short(run) if run.changes else run.unsteady is not None
             for run in self.runs
         )
 
@@ -174,6 +178,18 @@ class LoadTester:
 def _sample(scenario: Scenario) -> RunSample:
     result = run(scenario)
     return RunSample.of(result.record, result.verdict, result.facts, gaps=False)
+
+
+def _is_overload_or_short(run: RunSample) -> bool:
+    """Return whether a run is overloaded, or half of its arrivals are already its drain.
+
+    The same is asked of steady runs (``SteadyWindow.settled``).
+    """
+    latencies_s = run.latencies["e2el"].values
+    if run.verdict == "overloaded" or not len(latencies_s):
+        return True
+    lasting_s = float(np.percentile(latencies_s, DRAIN_PERCENTILE))
+    return float(run.rates["requests"].weights.sum()) < 2 * lasting_s
 
 
 def _times(interval: Interval, factor: float) -> Interval:

@@ -26,7 +26,9 @@ def as_finished(
     _let_loky_kill()
     with parallel_config("loky", n_jobs=workers, initializer=_end_without_words):
         pool = Parallel(return_as="generator_unordered")
-        yield from pool(delayed(_numbered)(function, at, task) for at, task in enumerate(tasks))
+        with _interrupts_held():  # a worker that is still importing would tell where it was
+            done = pool(delayed(_numbered)(function, at, task) for at, task in enumerate(tasks))
+        yield from done
 
 
 def in_order(
@@ -67,6 +69,24 @@ def _let_loky_kill() -> None:
             Popen.kill = Popen.terminate
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C waiting, also in the processes started here, until they are ready for it."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on every system
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would end the holding (Python 3.11)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_without_words() -> None:
     """Let Ctrl-C, which reaches every process of a terminal, end a worker without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -212,7 +212,7 @@ class Result:
         """
         place = Path(directory)
         try:
-            run = json.loads((place / RUN_FILE).read_text(encoding="utf-8"))
+            run = _read_json(place / RUN_FILE)
             if run["format"] != FORMAT:
                 raise InputError(str(place / RUN_FILE), "format", run["format"], str(FORMAT))
             for name in (REQUESTS_FILE, STEPS_FILE):
@@ -242,6 +242,14 @@ class Result:
             meta=meta,
         )
         return cls(None, record, facts=facts, prefix_bound_frac=bound)
+
+
+def _read_json(path: Path) -> Any:
+    """Return what the JSON file says; if it is none, the error names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name}, which is not JSON ({error})") from None
 
 
 def _check_label(path: Path, digest: str) -> None:

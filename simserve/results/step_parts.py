@@ -84,7 +84,11 @@ def step_parts(log: StepLog, model: StepLatencyModel, without_host: StepLatencyM
 def alike_chunks(log: StepLog, row: int) -> tuple[PrefillChunk, ...]:
     """Return the chunks of a row's step, as alike as whole tokens allow."""
     count, new = int(log.prefill_seqs[row]), int(log.prefill_tokens[row])
-    past = int(log.prefill_context_tokens[row]) - new
+    return equal_chunks(count, new, int(log.prefill_context_tokens[row]) - new)
+
+
+def equal_chunks(count: int, new: int, past: int) -> tuple[PrefillChunk, ...]:
+    """Return ``count`` chunks whose tokens sum to ``new``, on ``past`` tokens in all."""
     return tuple(
         PrefillChunk(max(1, new // count + (at < new % count)), past // count + (at < past % count))
         for at in range(count)

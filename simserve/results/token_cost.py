@@ -15,8 +15,9 @@ import numpy as np
 
 from simserve.latency.model import StepLatencyModel
 from simserve.records.run_record import RunRecord
-from simserve.records.step import PrefillChunk, StepShape
+from simserve.records.step import StepShape
 from simserve.records.step_log import StepLog
+from simserve.results.step_parts import equal_chunks
 from simserve.results.token_times import finished_requests
 
 S_PER_HOUR = 3600
@@ -129,16 +130,7 @@ def _prefill_shares(log: StepLog, row: int, model: StepLatencyModel) -> tuple[fl
 
 
 def _prefill(chunks: int, new: int, past: int) -> StepShape:
-    """Return ``chunks`` chunks whose tokens sum to ``new``, on ``past`` tokens in all."""
-    more, more_past = new % chunks, past % chunks
-    return StepShape(
-        0,
-        0,
-        tuple(
-            PrefillChunk(max(1, new // chunks + (at < more)), past // chunks + (at < more_past))
-            for at in range(chunks)
-        ),
-    )
+    return StepShape(0, 0, equal_chunks(chunks, new, past))
 
 
 def plain_usd_per_mtok(usd_per_hour: float, output_tokens_per_s: float) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from simserve.inputs.scenario import Scenario, load_scenario
+from simserve.latency import perturbed as perturbed_module
 from simserve.latency.load import load_latency_model
 from simserve.latency.model import LinearDecodeModel
 from simserve.latency.perturbed import (
@@ -104,6 +106,18 @@ def test_a_perturbed_model_keeps_the_engines_fast_path(folder: Path) -> None:
         assert first.step_s(shape) != other.step_s(shape)
         assert first.step_s(shape) == pytest.approx(plain.step_s(shape), rel=0.15)
         assert first.step_s(shape) != plain.step_s(shape)
+
+
+def test_a_perturbed_model_may_extrapolate_as_far_as_the_plain_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(perturbed_module, "TableModel", lambda *_, **given: made.append(given))
+    deployment = scenario(folder).deployment
+    for allowed in (False, True):
+        one = dataclasses.replace(deployment, allow_extrapolation=allowed)
+        perturbed_model(one, np.random.default_rng(0))
+    assert [one["allow_extrapolation"] for one in made] == [False, True]
 
 
 def test_the_roofline_records_no_scatter() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 import simserve
 from simserve.errors import InputError
-from simserve.planning.capacity import Capacity, find_capacity
-from simserve.planning.load_tests import LoadTester
+from simserve.planning.capacity import MOST_USERS, Capacity, _Search, find_capacity
+from simserve.planning.load_tests import LoadTest, LoadTester
 from simserve.planning.loads import load_dial
 from simserve.planning.replications import replicate
 from simserve.planning.run_scenario import run
@@ -220,3 +222,33 @@ def test_conversations_that_wait_are_overloaded_by_their_rate() -> None:
     window = light.sample.window
     assert light.record.requests.arrival_ps[window.stop - 1] <= begun
     assert light.record.requests.arrival_ps[-1] > begun
+
+
+def test_a_rate_that_changes_is_not_carried_by_a_run_that_is_over_at_once() -> None:
+    steps = "{duration_s: 10, rate_per_s: 2}, {duration_s: 10, rate_per_s: 5}"
+    arrivals = f"workload.arrivals={{process: piecewise, steps: [{steps}]}}"
+    scenario = quick("ttft_p95:1e6", arrivals)
+    dial = load_dial(scenario, users=False, think_time_s=None)
+    tester = LoadTester(dial, replications=1, good_share=0.99, workers=1)
+    assert tester.test(3.0).met
+    at_once = tester.test(1e5)
+    assert at_once.runs[0].changes and not at_once.steady
+
+
+def test_more_users_than_are_looked_for_are_not_looked_for() -> None:
+    """Where more users only wait longer, an objective may never be broken beyond chance."""
+
+    class Tester:
+        dial = SimpleNamespace(whole=True)
+
+        def __init__(self) -> None:
+            self.tested: dict[float, SimpleNamespace] = {}
+
+        def test(self, load: float) -> SimpleNamespace:
+            found = SimpleNamespace(met=load <= 3, surely_met=False, surely_missed=False)
+            return self.tested.setdefault(load, found)
+
+    tester = Tester()
+    search = _Search(cast(LoadTester, tester), 0.02)
+    assert search.interval(3.0, 4.0, cast(LoadTest, tester.test(1.0))) == (None, None)
+    assert max(tester.tested) <= 2 * MOST_USERS

@@ -106,3 +106,9 @@ def test_a_change_that_takes_the_steady_state_away_fails(small: Path, baseline: 
     simserve.run(scenario(small, "max_num_seqs=1")).save(baseline)
     again = gate(scenario(small, "max_num_seqs=1", slo=easy), baseline, replications=3)
     assert not again.steady and again.passes
+
+
+def test_an_objective_that_no_request_has_does_not_pass(small: Path, baseline: Path) -> None:
+    single = scenario(small, "workload.output_tokens=1", slo="tpot_p95:50")
+    with pytest.raises(InputError, match="a latency that some request has"):
+        gate(single, baseline, replications=1)

@@ -148,7 +148,7 @@ def test_spans_that_are_no_requests_are_left_out_and_counted(tmp_path: Path) -> 
         span("agent", 0, 12, operation__name="invoke_agent", usage__input_tokens=900,
              usage__output_tokens=80),
     ]  # fmt: skip
-    logs = {"resourceLogs": [{"scopeLogs": []}]}
+    logs: dict[str, Any] = {"resourceLogs": [{"scopeLogs": []}]}
     trace = read_trace(written(tmp_path, export(*others, vllm(5, 1)), logs))
     assert len(trace.requests) == 1
     assert trace.notes == ("3 spans without an LLM's request left out",)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from calibrate import run_command
 from calibrate.measure.client import Worker
 from calibrate.measure.journal import END, FILE, POINT, REPEAT, SENTINEL, Journal, read_journal
+from calibrate.measure.run import Wanted
 from calibrate.measure.session import FINISHED, OUT_OF_TIME, LostMachineError
 from simserve.errors import InputError
 from tests.calibrate.measure.fakes import CRASH, FINE, HANG, LOSE, NOISY, RAISE, REFUSE
@@ -59,6 +61,20 @@ def test_a_machine_that_loses_point_after_point_ends_the_run(tmp_path: Path) -> 
         session.run()
     session.journal.close()
     assert len(session.journal.finished(POINT)) == 4
+
+
+def test_what_was_measured_before_a_machine_was_lost_is_made_a_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> str:
+        raise LostMachineError("gone")
+
+    written: list[Path] = []
+    monkeypatch.setattr(run_command, "run_plan", lost)
+    monkeypatch.setattr(run_command, "_write", lambda wanted, _: written.append(wanted.out))
+    with pytest.raises(LostMachineError):
+        run_command.run_and_report(Wanted(plan="cpu-smoke", out=tmp_path), None)
+    assert written == [tmp_path]
 
 
 def test_killing_a_run_at_random_moments_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
