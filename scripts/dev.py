@@ -21,7 +21,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 TEST_PROCESSES = "2"
-TORCH = ("torch==2.13.0", "triton==3.6.0")
+TORCH, TRITON = "torch==2.13.0", "triton==3.6.0"
 """What the tests of ``calibrate`` were written with; no GPU is needed."""
 
 
@@ -103,12 +103,12 @@ def lint() -> None:
 
 
 def ensure_torch() -> None:
-    """Put the one PyTorch into the environment that the tests of ``calibrate`` run with."""
-    show = "import torch, triton; print(f'torch=={torch.__version__}', triton.__version__)"
-    done = subprocess.run([PYTHON, "-c", show], capture_output=True, text=True, check=False)
-    if done.returncode or not done.stdout.startswith(TORCH[0]):
-        print(f"installing {' '.join(TORCH)} into {VENV.name}", flush=True)
-        pip_install(*TORCH)
+    """Put PyTorch, and Triton if it brings none, into the environment for ``calibrate``."""
+    for module, what in (("torch", TORCH), ("triton", TRITON)):
+        there = [PYTHON, "-c", f"import {module}"]
+        if subprocess.run(there, capture_output=True, check=False).returncode:
+            print(f"installing {what} into {VENV.name}", flush=True)
+            pip_install(what)
 
 
 def test_all() -> None:

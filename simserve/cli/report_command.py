@@ -149,7 +149,7 @@ def _print(source: Path, result: Result | None) -> None:
         from simserve.report.html import load_page
 
         load_page(source)  # says what is wrong with it, if anything
-        raise InputError("--html", None, "no option", "a file for the page of what is no run")
+        raise InputError("--html", None, "nothing", "a file to write; only a run is also printed")
     from simserve.report.text import run_report
 
     typer.echo(run_report(result))

@@ -139,15 +139,16 @@ class PriceBook:
         return found[0]
 
 
-def typical_offer(offers: list[Offer], replicas: int, tp: int) -> tuple[Offer, list[Offer]]:
-    """Return the offer of the median bill for a fleet, and the offers that it was chosen from.
+def typical_offer(offers: list[Offer], tp: int) -> tuple[Offer, list[Offer]]:
+    """Return the offer of the median bill for a replica, and the offers it was chosen from.
 
-    Offers that leave more GPUs unused than others are passed over: nobody rents eight GPUs to
-    use one.
+    Of an even number it is the lower one of the two in the middle. Offers that leave more GPUs
+    unused than others are passed over: nobody rents eight GPUs to use one. It is chosen for one
+    replica, so that a GPU costs the same however many there are.
     """
-    fewest = min(one.gpus_paid(replicas, tp) for one in offers)
-    chosen = [one for one in offers if one.gpus_paid(replicas, tp) == fewest]
-    chosen.sort(key=lambda one: (one.usd_per_hour(replicas, tp), one.name))
+    fewest = min(one.gpus_paid(1, tp) for one in offers)
+    chosen = [one for one in offers if one.gpus_paid(1, tp) == fewest]
+    chosen.sort(key=lambda one: (one.usd_per_hour(1, tp), one.name))
     return chosen[(len(chosen) - 1) // 2], chosen
 
 

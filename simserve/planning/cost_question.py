@@ -63,7 +63,7 @@ class OffersFor:
             got = f"{self.tp} × {self.gpu}" if self.tp > 1 else self.gpu
             allowed = f"--gpu-price, or --prices with a row: no {question.terms} price is listed"
             raise InputError("--gpu", "price", got, allowed)
-        return typical_offer(offers, replicas, self.tp)
+        return typical_offer(offers, self.tp)
 
     def _named(self, name: str, replicas: int) -> Offer:
         """Return the offer of that name; of a provider's several, the cheapest for the fleet."""

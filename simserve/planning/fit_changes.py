@@ -76,7 +76,7 @@ def fleet_usd_per_hour(prices: PriceBook, gpu: str, tp: int, replicas: int) -> f
     offers = prices.offers_for(gpu, tp)
     if not offers:
         return None
-    return typical_offer(offers, replicas, tp)[0].usd_per_hour(replicas, tp)
+    return typical_offer(offers, tp)[0].usd_per_hour(replicas, tp)
 
 
 class Changes:

@@ -56,6 +56,8 @@ BAD_INPUTS = [
     ("list planets", r"'planets' is not one of 'models', 'gpus', 'engines', 'workloads'"),
     ("list", r"Missing argument 'KIND'"),
     ("verify", r"Missing argument 'CASE'"),
+    ("trace", r"Missing command \(see 'simserve trace --help'\)"),
+    ("profile", r"Missing command \(see 'simserve profile --help'\)"),
     # files that are read
     ("run nowhere.yaml", r"nowhere.yaml: got no such file, allowed: an existing file"),
     ("run empty.yaml", r"empty.yaml: .*allowed: "),

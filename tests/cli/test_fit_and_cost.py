@@ -104,6 +104,8 @@ BAD = [
     (f"{COST} --active-hours 25", r"--active-hours: got 25, allowed: above 0, at most 24"),
     (f"{COST} --active-hours 12 --paid-hours 8", r"--paid-hours: got 8, allowed: from 12"),
     (f"{COST} --fte 1", r"--fte: got 1, allowed: only with --fte-cost"),
+    (f"{COST} --fte-cost 1000", r"--fte-cost: got 1000, allowed: only with --fte"),
+    (f"{COST} --rate 0/min", r"--rate: got 0/min, allowed: a number above 0, .*600/min"),
     (f"{COST} --gpu-price free", r"--gpu-price: got free, allowed: a price"),
     (f"{COST} --gpu-price 0", r"--gpu-price: got 0, allowed: a price above 0"),
     (f"{COST} --gpu-price 2 --offer aws", r"--gpu-price: got 2, allowed: it or --offer"),

@@ -45,7 +45,7 @@ class FleetPrices:
         offers = self._book.offers_for(gpu, tp, self._terms)
         if not offers:
             return None
-        offer, chosen = typical_offer(offers, replicas, tp)
+        offer, chosen = typical_offer(offers, tp)
         bills = [one.usd_per_hour(replicas, tp) for one in chosen]
         return FleetPrice(
             usd_per_hour=offer.usd_per_hour(replicas, tp),
