@@ -45,12 +45,11 @@ def cannot_be_met(found: Capacity) -> str:
     value = None
     if percentile:
         value = found.idle.percentile_s(metric, float(percentile))
-    came = f"; it is {value.value * MS_PER_S:.4g} ms" if value is not None else ""
-    return (
-        f"No load meets {worst.name}: at {_load(found, found.idle.load)}, where requests do not "
-        f"meet, it is kept by {worst.share:.1%} of requests, {_asked(worst.required)} is "
-        f"asked{came}"
-    )
+    if value is not None:
+        came = f"{metric.upper()} p{percentile} is {value.value * MS_PER_S:.4g} ms"
+    else:
+        came = f"{worst.share:.1%} of requests keep it, {_asked(worst.required)} is asked"
+    return f"No load meets {worst.name}: even at {_load(found, idle.load)} {came}"
 
 
 def _asked(share: float) -> str:

@@ -201,6 +201,8 @@ def _plain_words(report: CostReport) -> list[str]:
         name = cheapest.bill.price.name
         text += f" At this load the fleet costs {_ratio(cheapest.self_host_ratio)} times what "
         text += f"{name} asks, the cheapest API compared."
+        if cheapest.bill.price.kind == "assumed":
+            text += f" That price is assumed ({cheapest.bill.price.source})."
         first = cheapest.break_even.first_per_s
         if first is None:
             text += " It would not pay at any load: the API takes less for the requests of a "
