@@ -57,7 +57,7 @@ def test_wrong_input_is_one_line_and_status_2(command: str, pattern: str) -> Non
 def test_an_slo_that_nobody_meets_is_one_line_and_status_1() -> None:
     done = simserve_command("capacity small.yaml --slo ttft_p95:0.5 --workers 1")
     assert done.exit_code == 1
-    assert re.fullmatch(r"No load meets ttft_p95:0.5: at [^\n]*\n", done.stdout)
+    assert re.fullmatch(r"No load meets ttft_p95:0.5: even at [^\n]*\n", done.stdout)
 
 
 def test_the_report_and_the_json_say_the_same() -> None:
