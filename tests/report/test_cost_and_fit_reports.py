@@ -116,7 +116,7 @@ def test_engineers_are_counted_or_said_not_to_be(small: Path) -> None:
 def test_each_user_pays_a_share(small: Path) -> None:
     report = asked(small, users=1000)
     assert cost_data(report)["now"]["usd_per_user"] == pytest.approx(report.now.usd / 1000)
-    assert "Each of 1,000 users costs $5.83 a month." in cost_report(report)
+    assert f"Each of 1,000 users costs ${report.now.usd / 1000:.2f} a month." in cost_report(report)
 
 
 def test_the_textbook_sum_of_a_report_is_its_bill_over_output_tokens(small: Path) -> None:
