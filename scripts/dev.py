@@ -105,7 +105,7 @@ def lint() -> None:
 def ensure_torch() -> None:
     """Put PyTorch, and Triton if it brings none, into the environment for ``calibrate``."""
     for module, what in (("torch", TORCH), ("triton", TRITON)):
-        there = [PYTHON, "-c", f"import {module}"]
+        there = [str(PYTHON), "-c", f"import {module}"]
         if subprocess.run(there, capture_output=True, check=False).returncode:
             print(f"installing {what} into {VENV.name}", flush=True)
             pip_install(what)
