@@ -90,7 +90,7 @@ def demo() -> None:
 def test() -> None:
     """Run the quick tests."""
     ensure_venv("dev")
-    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "-m", "not slow")
+    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "--dist", "worksteal", "-m", "not slow")
 
 
 def lint() -> None:
@@ -118,7 +118,7 @@ def test_all() -> None:
         ensure_venv(extra)
     ensure_torch()
     cover = ["--cov", "--cov-report", "term"]
-    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, *cover)
+    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "--dist", "worksteal", *cover)
 
 
 def site() -> None:
