@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import cache
 
 import numpy as np
@@ -26,6 +27,10 @@ from tests.results.queues import Queue, coverage, coverages
 # 400 intervals of which 95 % hold the truth: 92 to 98 % is 2.75 standard errors either way.
 BAR = (0.92, 0.98)
 RUNS = 400
+# 400 runs of the engine take a quarter of an hour: SIMSERVE_ENGINE_RUNS=400 asks for them.
+ENGINE_RUNS = int(os.environ.get("SIMSERVE_ENGINE_RUNS", "60"))
+# Of 60, fewer than 50 hold the truth once in 2,000 times if 95 % do.
+ENGINE_BAR = BAR if ENGINE_RUNS >= RUNS else (50 / 60, 1.0)
 # Requests with which these queues carry a p99 in most runs; shorter ones in docs/statistics.md.
 LONG_ENOUGH = {
     ("M/M/1", 0.5): 20_000,
@@ -113,12 +118,12 @@ def test_intervals_of_an_engine_that_is_m_d_1_hold_the_truth(load: float) -> Non
         lambda seed: engine_sojourn_times(load, requests, seed, deployment),
         queue.mean,
         queue.percentile(99),
-        RUNS,
+        ENGINE_RUNS,
     )
     print("engine M/D/1", load, requests, means, means.share, tails, tails.share)  # noqa: T201
-    assert BAR[0] <= means.share <= BAR[1]
+    assert ENGINE_BAR[0] <= means.share <= ENGINE_BAR[1]
     if load == 0.5:  # at 0.8 this length carries no p99
-        assert BAR[0] <= tails.share <= BAR[1]
+        assert ENGINE_BAR[0] <= tails.share <= ENGINE_BAR[1]
 
 
 def chat_like(requests: int, seed: int) -> Scenario:
@@ -142,13 +147,13 @@ def reference() -> dict[str, FloatArray]:
 
 @pytest.mark.slow
 def test_intervals_of_the_engine_hold_what_a_long_run_gives() -> None:
-    seeds = [replication_seed(5, number) for number in range(RUNS)]
+    seeds = [replication_seed(5, number) for number in range(ENGINE_RUNS)]
     samples: list[RunSample] = [run(chat_like(8000, seed)).sample for seed in seeds]
     for metric, values in reference().items():
         found = [Estimates([one.latencies[metric]]) for one in samples]
         means = coverage([one.mean() for one in found], float(values.mean()))
         tails = coverage([one.percentile(99) for one in found], float(np.percentile(values, 99)))
         print("engine", metric, means, means.share, tails, tails.share)  # noqa: T201
-        assert BAR[0] <= means.share <= BAR[1]
-        assert BAR[0] <= tails.share <= BAR[1]
-        assert tails.printed >= 0.8 * RUNS
+        assert ENGINE_BAR[0] <= means.share <= ENGINE_BAR[1]
+        assert ENGINE_BAR[0] <= tails.share <= ENGINE_BAR[1]
+        assert tails.printed >= 0.8 * ENGINE_RUNS
