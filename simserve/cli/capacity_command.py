@@ -49,6 +49,7 @@ _REPLICATIONS = 4  # as in planning.capacity, which is not imported for --help
 _MOST_REPLICATIONS = 1000
 
 
+@given.of_scenario(without=("rate",))
 def capacity(
     ctx: typer.Context,
     scenario: given.ScenarioFile = None,
@@ -59,22 +60,6 @@ def capacity(
     replications: Replications = _REPLICATIONS,
     precision: Precision = "2%",
     workers: Workers = None,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    head: given.Head = None,
-    from_s: given.From = None,
-    to_s: given.To = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    settings: given.Settings = None,
-    seed: given.Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the highest rate, or number of users, that meets an SLO.

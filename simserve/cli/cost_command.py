@@ -94,6 +94,7 @@ Workers = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
+@given.of_scenario()
 def cost(
     ctx: typer.Context,
     scenario: given.ScenarioFile = None,
@@ -113,20 +114,6 @@ def cost(
     prices: Prices = None,
     today: Today = None,
     max_age: MostAge = 90,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    settings: given.Settings = None,
-    slo: given.SloText = None,
-    seed: given.Seed = None,
     workers: Workers = 1,
     as_json: AsJson = False,
 ) -> None:

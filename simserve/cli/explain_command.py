@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"  # as in results.result, which is not imported for --help
 _REPLICATIONS = 4  # as in planning.explanation
 _MOST_REPLICATIONS = 1000
-# Options of a scenario that a saved run has no use for.
-_OF_SCENARIOS = (
-    *("workload", "trace", "trace_format", "trace_columns", "rate", "head", "from_s", "to_s"),
-    *("deployment", "serve_cmd", "gpus", "model", "gpu", "tp", "engine", "latency"),
-    *("allow_extrapolation", "settings", "slo", "seed"),
-)
 
 
 class MetricName(enum.StrEnum):
@@ -62,6 +56,7 @@ Replications = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a report.")]
 
 
+@given.of_scenario()
 def explain(
     ctx: typer.Context,
     scenario: Source = None,
@@ -71,26 +66,6 @@ def explain(
     changes: Changes = True,
     replications: Replications = _REPLICATIONS,
     workers: Workers = None,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    trace_columns: given.TraceColumns = None,
-    rate: given.Rate = None,
-    head: given.Head = None,
-    from_s: given.From = None,
-    to_s: given.To = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    allow_extrapolation: given.AllowExtrapolation = False,
-    settings: given.Settings = None,
-    slo: given.SloText = None,
-    seed: given.Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Say where a latency comes from, and what would change it.
@@ -160,7 +135,7 @@ def is_run_folder(source: str | None) -> bool:
 
 def refuse_scenario_options(params: dict[str, Any]) -> None:
     """Refuse options that would make another scenario of a saved run."""
-    for name in _OF_SCENARIOS:
+    for name in given.SHARED:
         if params.get(name):
             option = {"from_s": "from", "to_s": "to", "settings": "set"}.get(name, name)
             got = params[name] if isinstance(params[name], str | int | float) else "a value"

@@ -40,6 +40,7 @@ _REPLICATIONS = 5  # as in planning.gate, which is not imported for --help
 _MOST_REPLICATIONS = 1000
 
 
+@given.of_scenario()
 def gate(
     ctx: typer.Context,
     baseline: Baseline,
@@ -48,25 +49,6 @@ def gate(
     good_share: GoodShare = "99%",
     replications: Replications = _REPLICATIONS,
     workers: Workers = None,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    trace_columns: given.TraceColumns = None,
-    rate: given.Rate = None,
-    head: given.Head = None,
-    from_s: given.From = None,
-    to_s: given.To = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    allow_extrapolation: given.AllowExtrapolation = False,
-    settings: given.Settings = None,
-    seed: given.Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Fail a change that breaks the SLO beyond noise (status 1).

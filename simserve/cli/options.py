@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -123,6 +125,73 @@ SloText = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every random draw.")]
+
+
+# In the order of --help; all but the file itself, which stands where a command wants it.
+SHARED: dict[str, Any] = {
+    "workload": Workload,
+    "trace": Trace,
+    "trace_format": TraceFormat,
+    "trace_columns": TraceColumns,
+    "rate": Rate,
+    "head": Head,
+    "from_s": From,
+    "to_s": To,
+    "deployment": Deployment,
+    "serve_cmd": ServeCmd,
+    "gpus": Gpus,
+    "model": Model,
+    "gpu": Gpu,
+    "tp": Tp,
+    "engine": Engine,
+    "latency": Latency,
+    "allow_extrapolation": AllowExtrapolation,
+    "settings": Settings,
+    "slo": SloText,
+    "seed": Seed,
+}
+
+Command = Callable[..., None]
+
+
+def of_scenario(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the options of ``SHARED`` that it has not itself, ``without`` some.
+
+    They come after its own, and reach it in ``ctx.params`` alone
+    (``ScenarioChoice.of_params``). Typer reads options from a signature, so that is what grows.
+    """
+
+    def grown(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = dict(signature.parameters)
+        hints = get_type_hints(command, include_extras=True)
+        last = own.pop("as_json", None)
+        shared = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if name == "allow_extrapolation" else None,
+                annotation=kind,
+            )
+            for name, kind in SHARED.items()
+            if name not in own and name not in without
+        ]
+        mine = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
+            for one in signature.parameters.values()
+        ]
+        head, tail = (mine, []) if last is None else (mine[:-1], mine[-1:])
+
+        @functools.wraps(command)
+        def called(**params: Any) -> None:
+            command(**{name: params[name] for name in signature.parameters})
+
+        every = [*head, *shared, *tail]
+        called.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in every} | {"return": None}
+        return called
+
+    return grown
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

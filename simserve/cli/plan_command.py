@@ -83,6 +83,7 @@ _LAUNCH_LINE = "launch line"
 _DEPLOYMENT_OPTIONS = ("model", "gpu", "tp", "engine", "latency")
 
 
+@given.of_scenario(without=("gpus",))
 def plan(
     ctx: typer.Context,
     scenario: given.ScenarioFile = None,
@@ -104,22 +105,6 @@ def plan(
     workers: Workers = None,
     store: Store = None,
     resume: Resume = False,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    trace_columns: given.TraceColumns = None,
-    head: given.Head = None,
-    from_s: given.From = None,
-    to_s: given.To = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    settings: given.Settings = None,
-    seed: given.Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the cheapest deployment that keeps an SLO, and how surely.

@@ -48,29 +48,10 @@ AsJson = Annotated[
 ]
 
 
+@given.of_scenario()
 def run(
     ctx: typer.Context,
     scenario: given.ScenarioFile = None,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    trace_columns: given.TraceColumns = None,
-    rate: given.Rate = None,
-    head: given.Head = None,
-    from_s: given.From = None,
-    to_s: given.To = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    allow_extrapolation: given.AllowExtrapolation = False,
-    settings: given.Settings = None,
-    slo: given.SloText = None,
-    seed: given.Seed = None,
     save_result: SaveResult = None,
     save_detailed: SaveDetailed = False,
     out: Out = None,

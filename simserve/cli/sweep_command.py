@@ -52,6 +52,7 @@ AsJson = Annotated[
 ]
 
 
+@given.of_scenario()
 def sweep(
     ctx: typer.Context,
     scenario: given.ScenarioFile = None,
@@ -61,26 +62,6 @@ def sweep(
     resume: Resume = False,
     out: Out = None,
     dry_run: DryRun = False,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    trace_columns: given.TraceColumns = None,
-    rate: given.Rate = None,
-    head: given.Head = None,
-    from_s: given.From = None,
-    to_s: given.To = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    latency: given.Latency = None,
-    allow_extrapolation: given.AllowExtrapolation = False,
-    settings: given.Settings = None,
-    slo: given.SloText = None,
-    seed: given.Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate every combination of some settings: one row per point.
