@@ -12,7 +12,8 @@ import simpy
 from simserve.engine.closed_loop import Users, in_order_of_arrival
 from simserve.engine.ledger import RequestLedger
 from simserve.engine.pricing import Pricing
-from simserve.engine.replica import Replica, StepObserver
+from simserve.engine.replica import Replica
+from simserve.engine.world import StepObserver
 from simserve.latency.model import StepLatencyModel
 from simserve.policy.limits import SchedulerLimits
 from simserve.policy.router import Router

@@ -8,8 +8,7 @@ of decode steps in which nothing can change is one row of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator
 
 import simpy
 
@@ -18,7 +17,8 @@ from simserve.engine.flight import Flight
 from simserve.engine.give_ups import GiveUps
 from simserve.engine.ledger import RequestLedger
 from simserve.engine.pricing import Pricing, steps_to_reach, stretch_ps
-from simserve.engine.step_writer import StepWriter, pack_row
+from simserve.engine.step_writer import StepWriter
+from simserve.engine.world import StepObserver, World
 from simserve.errors import SimserveError
 from simserve.policy.router import ReplicaView
 from simserve.policy.scheduler import RepeatingScheduler, RequestView, Scheduler, StepPlan
@@ -27,34 +27,6 @@ from simserve.records.clock import NEVER_PS
 AFTER_ARRIVALS = 2
 """SimPy priority of a step's end: arrivals at the same instant come first (trap: requests
 that arrive together belong in the same step)."""
-
-
-class World(Protocol):
-    """What is around a replica."""
-
-    def horizon_ps(self) -> int:
-        """Return before when no request arrives."""
-        ...
-
-    def on_finish(self, finished: Sequence[int], end_ps: int) -> None:
-        """Learn that requests were answered."""
-        ...
-
-
-class StepObserver(Protocol):
-    """Looks on while a run is checked; with one attached, every step is a row of its own."""
-
-    def on_step(self, replica: Replica, flight: Flight, planned_ps: int) -> None:
-        """See a step that was just planned, at ``planned_ps``."""
-        ...
-
-    def on_abort(self, replica: Replica, requests: list[int]) -> None:
-        """See requests go that their clients gave up; ``on_complete`` follows."""
-        ...
-
-    def on_complete(self, replica: Replica, plan: StepPlan, finished: list[int]) -> None:
-        """See a step whose tokens were just delivered."""
-        ...
 
 
 class Replica:
@@ -132,7 +104,7 @@ class Replica:
             flight = self._launch(plan, self.now_ps, self.now_ps)
             if plan.only_decodes and flight.end_ps < until_ps:
                 self._extend(flight, until_ps)
-            self._log(flight)
+            self.writer.write(flight)
             if flight.end_ps >= until_ps:
                 yield self._wait(flight.end_ps)
                 until_ps = self._world.horizon_ps()
@@ -178,7 +150,7 @@ class Replica:
             if following is not None:
                 if following.plan.only_decodes and start_ps < until_ps and not self._gave_up:
                     self._extend(following, until_ps, left)
-                self._log(following)
+                self.writer.write(following)
             flight = following
 
     def _sleep(self) -> simpy.Event:
@@ -252,25 +224,6 @@ class Replica:
             free = self.scheduler.free_blocks + sum(more_blocks)
             self.writer.leavers.extend((self.writer.row_count, left, free - plan.free_blocks))
 
-    def _log(self, flight: Flight) -> None:
-        """Write the row of a flight that will not be extended any more."""
-        plan, writer = flight.plan, self.writer
-        writer.rows += pack_row(
-            flight.steps,
-            flight.start_ps,
-            flight.duration_ps,
-            flight.growth_ps,
-            plan.decode_seqs,
-            plan.decode_context_tokens,
-            plan.running,
-            plan.waiting,
-            plan.free_blocks,
-        )
-        flight.row = writer.row_count
-        writer.row_count += 1
-        if not plan.only_decodes:
-            self._log_mixed(plan, flight.row)
-
     # -- a step ends
 
     def _complete(self, flight: Flight, nothing_follows: bool = False) -> bool:
@@ -306,26 +259,6 @@ class Replica:
             if self._observer is not None:
                 self._observer.on_abort(self, gave_up)
         return gave_up
-
-    def _log_mixed(self, plan: StepPlan, row: int) -> None:
-        if plan.prefill or plan.preempted:
-            tokens = context = hits = 0
-            for _, new_tokens, past_tokens in plan.prefill:
-                tokens += new_tokens
-                context += new_tokens + past_tokens
-            for _, cached_tokens, _ in plan.admitted:
-                hits += cached_tokens
-            self.writer.mixed.extend(
-                (
-                    row,
-                    len(plan.prefill),
-                    tokens,
-                    context,
-                    len(plan.admitted),
-                    hits,
-                    len(plan.preempted),
-                )
-            )
 
     def _note_admissions(self, plan: StepPlan, start_ps: int) -> None:
         ledger = self.ledger

@@ -12,6 +12,8 @@ from struct import Struct
 import numpy as np
 import numpy.typing as npt
 
+from simserve.engine.flight import Flight
+from simserve.policy.scheduler import StepPlan
 from simserve.records.step_log import StepLog
 
 ROW_COLUMNS = (
@@ -37,8 +39,7 @@ FINISH_COLUMNS = ("finished", "aborted", "free_blocks_end")
 LEAVER_COLUMNS = ("left", "given_back")
 
 
-pack_row = Struct(f"{len(ROW_COLUMNS)}q").pack
-"""Turn a value for each of ``ROW_COLUMNS`` into bytes for ``StepWriter.rows``."""
+_pack = Struct(f"{len(ROW_COLUMNS)}q").pack
 
 
 class StepWriter:
@@ -48,11 +49,40 @@ class StepWriter:
         self.usable_blocks = usable_blocks
         self.scheduled_ahead = scheduled_ahead
         self.row_count = 0
-        self.rows = bytearray()  # packed by ``pack_row``
+        self.rows = bytearray()  # ROW_COLUMNS, packed
         self.mixed = array("q")  # row, then MIXED_COLUMNS
         self.finishes = array("q")  # row, then FINISH_COLUMNS
         self.leavers = array("q")  # row, then LEAVER_COLUMNS
         self.new_blocks = array("i")
+
+    def write(self, flight: Flight) -> None:
+        """Write the row of a flight that will not be extended any more."""
+        plan = flight.plan
+        self.rows += _pack(
+            flight.steps,
+            flight.start_ps,
+            flight.duration_ps,
+            flight.growth_ps,
+            plan.decode_seqs,
+            plan.decode_context_tokens,
+            plan.running,
+            plan.waiting,
+            plan.free_blocks,
+        )
+        flight.row = self.row_count
+        self.row_count += 1
+        if plan.prefill or plan.preempted:
+            self._write_mixed(flight.row, plan)
+
+    def _write_mixed(self, row: int, plan: StepPlan) -> None:
+        tokens = context = hits = 0
+        for _, new_tokens, past_tokens in plan.prefill:
+            tokens += new_tokens
+            context += new_tokens + past_tokens
+        for _, cached_tokens, _ in plan.admitted:
+            hits += cached_tokens
+        prefill, admitted, preempted = len(plan.prefill), len(plan.admitted), len(plan.preempted)
+        self.mixed.extend((row, prefill, tokens, context, admitted, hits, preempted))
 
     def log(self) -> StepLog:
         """Return the finished log."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from simserve.engine.cluster import Cluster
-from simserve.engine.replica import StepObserver
+from simserve.engine.world import StepObserver
 from simserve.parity.case import Case
 from simserve.parity.case_file import Record, load_case, load_expected
 from simserve.parity.case_writer import CaseWriter, request_records

@@ -18,103 +18,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
-from simserve.policy.limits import SchedulerLimits
-from simserve.policy.prefill_cadence import PrefillCadence
-from simserve.policy.prefix_runs import Hit, RunPool
-from simserve.policy.pressure import Chunk, PressureWalk, samples
-from simserve.policy.scheduler import (
-    Admission,
-    PlannedPrefill,
-    RequestView,
-    Scheduled,
-    StepPlan,
-)
-from simserve.policy.waiting_queue import FcfsQueue, PriorityQueue, WaitingQueue
-
-NOTHING = StepPlan()
-
-_new = tuple.__new__  # half the price of a NamedTuple's own constructor
+from simserve.policy.cohort_state import NOTHING, admission
+from simserve.policy.decode_cohort import CohortRequest
+from simserve.policy.mixed_steps import MixedSteps
+from simserve.policy.scheduler import RequestView, Scheduled, StepPlan
 
 
-class CohortScheduler(PressureWalk):
+class CohortScheduler(MixedSteps):
     """vLLM's scheduler, continuous batching with chunked prefill; see the module."""
-
-    def __init__(self, limits: SchedulerLimits) -> None:
-        self.limits = limits
-        self.pool = RunPool(limits.usable_blocks, limits.block_size)
-        self._caching = limits.enable_prefix_caching
-        self._ahead = limits.async_scheduling
-        self._priority = limits.scheduling_policy == "priority"
-        self._chunked = limits.enable_chunked_prefill
-        self._reserve_full_isl = limits.scheduler_reserve_full_isl
-        self._max_running = limits.max_running
-        self._watermark_blocks = limits.watermark_blocks
-        self._block_size = limits.block_size
-        self._waiting: WaitingQueue[CohortRequest] = (
-            PriorityQueue() if self._priority else FcfsQueue()
-        )
-        self._running: dict[int, CohortRequest] = {}  # in order of admission
-        self._prefilling: list[CohortRequest] = []  # those of them with prompt left to compute
-        self._head_is_blocked = False
-        self._admissions = 0
-        self._cohort = DecodeCohort(limits.block_size)
-        self._cadence = (
-            PrefillCadence(limits.prefill_schedule_interval)
-            if limits.prefill_schedule_interval > 1
-            else None
-        )
-        self._decode_plan = StepPlan(only_decodes=True)
-        self._plan = NOTHING  # the last planned step
-        self._in_flight = NOTHING  # the step before it, if not completed when it was planned
-        self._earlier = NOTHING  # the same of that step
-        self._open = 0  # steps planned and not completed
-        self._stale: list[tuple[CohortRequest, bool]] = []  # and whether a token will come
-
-    @property
-    def running(self) -> int:
-        """Requests that hold KV blocks."""
-        return len(self._running)
-
-    @property
-    def waiting(self) -> int:
-        """Requests in the waiting queue."""
-        return len(self._waiting)
-
-    @property
-    def free_blocks(self) -> int:
-        """KV blocks that nobody uses."""
-        return self.pool.free
-
-    @property
-    def cached_contents(self) -> int:
-        """Distinct contents in the prefix cache, counted now."""
-        if not self._caching:
-            return 0
-        late = 0
-        for request in self._running.values():
-            if request.unseen_output and (request.decoding or request.held):
-                computed = request.computed
-                if request.decoding:
-                    computed = request.offset + self._cohort.clock
-                full = (computed - self._unknown_tokens(request)) // self._block_size
-                late += max(full - request.published, 0)
-        return self.pool.cached_contents + late
-
-    def _had_token_in_flight(self, request: CohortRequest) -> bool:
-        """Return whether a sampled token was in flight when the last step was planned."""
-        return request.held or samples(self._in_flight, request.request)
-
-    def _unknown_tokens(self, request: CohortRequest) -> int:
-        """Return how many of its computed tokens nobody had seen when it last got blocks.
-
-        None if it got nothing in the last planned step, and had caught up in the one before.
-        """
-        number = request.request
-        got_nothing = request.held or not samples(self._plan, number)
-        if got_nothing and not samples(self._earlier, number):
-            return 0
-        return int(self._had_token_in_flight(request))
 
     def add(self, request: RequestView) -> None:
         """Put an arriving request into the waiting queue."""
@@ -178,6 +89,8 @@ class CohortScheduler(PressureWalk):
             cohort.clock += len(needed)
         return needed
 
+    # -- what became of it
+
     def hold(self, requests: list[int]) -> None:
         """Plan nothing more for running requests whose last token is in flight."""
         for number in requests:
@@ -219,7 +132,7 @@ class CohortScheduler(PressureWalk):
         running = self._running
         done = [running[number] for number in finished if number in running]
         if len(done) > 1:
-            done.sort(key=_admission)
+            done.sort(key=admission)
         for request in done:
             del running[request.request]
             if request.decoding:
@@ -247,10 +160,12 @@ class CohortScheduler(PressureWalk):
         missed = self._cohort.all_seen()
         if plan.decode_seqs:
             missed = [request for request in missed if request.request in plan.skipped]
-        for request in sorted(missed, key=_admission):
+        for request in sorted(missed, key=admission):
             full = (request.offset + self._cohort.clock) // self._block_size
             self.pool.publish(request, request.stream, full)
         self._head_is_blocked = False
+
+    # -- the last step, request by request
 
     def last_scheduled(self) -> list[Scheduled]:
         """Return the last planned step request by request, in the order of scheduling."""
@@ -279,212 +194,3 @@ class CohortScheduler(PressureWalk):
             for number, request in self._running.items()
             if request.decoding and number not in others
         ]
-
-    # -- the cohort
-
-    def _tick(self, needed: int) -> None:
-        """Let every decoding request compute one token; ``needed`` new blocks."""
-        if needed:
-            self.pool.take(needed)
-        if self._cohort.seen_count:
-            for request, tokens in self._filling():
-                self.pool.publish(request, request.stream, tokens // self._block_size)
-        self._cohort.clock += 1
-
-    def _filling(self) -> list[tuple[CohortRequest, int]]:
-        """Return who could publish a block in this tick, and how many of its tokens are known."""
-        cohort, in_flight = self._cohort, self._in_flight
-        clock = cohort.clock
-        everyone = in_flight.decode_seqs > 0 and not in_flight.skipped
-        if self._ahead and not everyone:
-            found = [
-                (r, r.offset + clock + 1 - self._had_token_in_flight(r)) for r in cohort.all_seen()
-            ]
-        else:
-            # With a token in flight for everyone a block is published when the next is begun.
-            phase = (clock + 1 - self._ahead) % self._block_size
-            tokens = clock + 1 - self._ahead
-            found = [(r, r.offset + tokens) for r in cohort.seen[phase].values()]
-        return sorted(found, key=lambda entry: entry[0].admission) if len(found) > 1 else found
-
-    # -- steps with prefill, or under pressure
-
-    def _plan_mixed(self) -> StepPlan | None:
-        plan = StepPlan()
-        free_before = self.pool.free
-        chunks: list[Chunk] = []
-        if self._cadence is not None:
-            self._cadence.begin(len(self._running) > len(self._prefilling))
-        self._decide(plan, chunks)
-        if not chunks and not plan.decode_seqs and not plan.preempted:
-            return None
-        self._plan = plan
-        self._open += 1
-        if not plan.preempted:
-            plan.new_blocks = free_before - self.pool.free
-        if self._cadence is not None:
-            self._note_prefill(self._cadence, plan, chunks)
-        self._settle(plan, chunks)
-        self._head_is_blocked = not (chunks or plan.preempted or not self._waiting)
-        plan.running, plan.waiting = len(self._running), len(self._waiting)
-        plan.free_blocks = self.pool.free
-        return plan
-
-    def _decide(self, plan: StepPlan, chunks: list[Chunk]) -> None:
-        """Choose a step's work: running requests first, then waiting ones."""
-        cap = self._cap() if self.limits.long_prefill_token_threshold else None
-        budget = self._plan_running(plan, chunks, cap)
-        if not plan.preempted:
-            self._plan_waiting(plan, chunks, cap, budget)
-            if self._cadence is not None:
-                self._cadence.admitted_all(len(self._waiting))
-
-    def _note_prefill(self, cadence: PrefillCadence, plan: StepPlan, chunks: list[Chunk]) -> None:
-        admitted = {admission.request for admission in plan.admitted}
-        prefilled = any(
-            request.request not in admitted or request.known - request.computed > 1
-            for request, _ in chunks
-        )
-        cadence.end(plan.decode_seqs + len(chunks), prefilled)
-
-    def _cap(self) -> int | None:
-        limits = self.limits
-        cap = limits.long_prefill_token_threshold
-        eligible = len(self._running) + len(self._waiting)
-        if eligible <= 1:
-            return None
-        if limits.long_prefill_token_threshold_adaptive:
-            return max(cap, limits.max_num_batched_tokens // eligible)
-        return cap
-
-    def _plan_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
-        """Give the running their tokens; return what is left of the budget."""
-        size, pool, cohort = self._block_size, self.pool, self._cohort
-        decoding = cohort.size
-        budget = self.limits.max_num_batched_tokens - decoding
-        needed = decode_blocks = cohort.needed_blocks()
-        held_back = self._cadence is not None and self._cadence.holds
-        for request in () if held_back else self._prefilling:
-            wanted = request.known - request.computed
-            if cap is not None and wanted > cap:
-                wanted = cap
-            if wanted > budget and (len(self._prefilling) > 1 or not self._is_last(request)):
-                return self._walk_running(plan, chunks, cap)
-            wanted = min(wanted, budget)
-            budget -= wanted
-            needed += -(-(request.computed + wanted) // size) + request.computed // -size
-            chunks.append((request, wanted))
-        publishing = chunks and cohort.seen_count and self._filling()
-        if needed > pool.free or budget < 0 or publishing:
-            return self._walk_running(plan, chunks, cap)
-        if decoding:
-            self._tick(decode_blocks)
-            plan.decode_seqs = plan.decode_slots = decoding
-            plan.decode_context_tokens = cohort.context_tokens
-        if chunks:
-            if not chunks[-1][1]:
-                chunks.pop()
-            for request, tokens in chunks:
-                self._extend(request, tokens)
-        return budget
-
-    def _is_last(self, request: CohortRequest) -> bool:
-        return next(reversed(self._running.values())) is request
-
-    def _extend(self, request: CohortRequest, tokens: int) -> None:
-        """Take the blocks of a prefill chunk and publish those that it fills."""
-        size = self._block_size
-        total = request.computed + tokens
-        new_blocks = -(-total // size) + request.computed // -size
-        if new_blocks:
-            self.pool.take(new_blocks)
-        if self._caching:
-            self.pool.publish(request, request.stream, total // size)
-
-    def _plan_waiting(
-        self,
-        plan: StepPlan,
-        chunks: list[Chunk],
-        cap: int | None,
-        budget: int,
-    ) -> None:
-        """Admit from the waiting queue; nobody overtakes the head."""
-        pool, waiting, size = self.pool, self._waiting, self._block_size
-        running, caching, max_running = self._running, self._caching, self._max_running
-        hit: Hit = []
-        admitted: list[Admission] = []
-        passed_over: list[CohortRequest] = []
-        while budget > 0 and waiting and len(running) < max_running:
-            request = waiting[0]
-            if request.stale:  # keeps its place, but waits for its token
-                passed_over.append(waiting.take())
-                if self._cadence is not None:
-                    self._cadence.pass_over(request.request)
-                continue
-            known = request.known
-            if caching and not (request.stream.private and not request.preempted):
-                hit, blocks, unused = pool.lookup(request.stream, (known - 1) // size)
-            else:
-                blocks = unused = 0
-            cached = blocks * size
-            wanted = known - cached
-            if self._cadence is not None and self._cadence.holds and wanted > 1:
-                break
-            if cap is not None and wanted > cap:
-                wanted = cap
-            if wanted > budget:
-                if not self._chunked:
-                    break
-                wanted = budget
-            reserve = self._watermark_blocks if running else 0
-            # Either the whole known sequence must fit, or just what this step computes.
-            tokens = known if self._reserve_full_isl else cached + wanted
-            if -(-tokens // size) > pool.free - unused - reserve + blocks:
-                break
-            waiting.take()
-            if self._cadence is not None:
-                self._cadence.forget(request.request)
-            if blocks:
-                pool.share(request, hit)
-            request.computed = cached
-            self._admissions += 1
-            request.admission = self._admissions
-            running[request.request] = request
-            admitted.append(_new(Admission, (request.request, cached, request.preempted)))
-            self._extend(request, wanted)
-            chunks.append((request, wanted))
-            budget -= wanted
-        plan.admitted = admitted
-        for request in reversed(passed_over):
-            waiting.put_back(request)
-
-    def _settle(self, plan: StepPlan, chunks: list[Chunk]) -> None:
-        prefill: list[PlannedPrefill] = []
-        done: list[int] = []
-        for request, tokens in chunks:
-            past = request.computed
-            prefill.append(_new(PlannedPrefill, (request.request, tokens, past)))
-            request.computed = past + tokens
-            listed = request in self._prefilling
-            if request.computed == request.known:
-                done.append(request.request)
-                if listed:
-                    self._prefilling.remove(request)
-                self._cohort.join(request)
-            elif not listed:
-                self._prefilling.append(request)
-        plan.prefill, plan.prefill_done = prefill, done
-
-    def _release(self, request: CohortRequest, held_tokens: int, known_tokens: int) -> None:
-        """Give back the blocks of ``held_tokens`` tokens, of which some are not known yet."""
-        held = -(-held_tokens // self._block_size)
-        if self._caching:
-            full = max(known_tokens // self._block_size, request.published)
-            self.pool.publish(request, request.stream, full)
-            self.pool.release(request, held - full)
-        else:
-            self.pool.release(request, held)
-
-
-def _admission(request: CohortRequest) -> int:
-    return request.admission

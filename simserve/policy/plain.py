@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 
 from simserve.policy.limits import SchedulerLimits
-from simserve.policy.plain_blocks import PlainBlocks
+from simserve.policy.plain_memory import PlainMemory, PlainRequest
 from simserve.policy.prefill_cadence import PrefillCadence
 from simserve.policy.scheduler import (
     Admission,
@@ -25,43 +25,18 @@ from simserve.policy.scheduler import (
     StepPlan,
 )
 
-
-class PlainRequest:
-    """What the scheduler remembers of a request."""
-
-    def __init__(self, view: RequestView) -> None:
-        self.view = view
-        self.known_tokens = view.prompt_tokens  # prompt and delivered output
-        self.computed_tokens = 0
-        self.prefilling = True
-        self.blocks: list[int] = []
-        self.published_blocks = 0
-        self.contents: list[int] = []  # of its full blocks, chained
-        self.preemptions = 0
-        self.placeholders = 0  # tokens sampled, not delivered
-        self.tokens_in_flight = 0  # tokens of planned steps that are not delivered
-        self.stale_tokens = 0  # those of them that were in flight at a preemption
-        self.held = False  # its last token is in flight: nothing more to plan
-
-    @property
-    def rank(self) -> tuple[int, int, str]:
-        """Place in a priority queue: smaller is better."""
-        return (self.view.priority, self.view.arrival_ps, self.view.request_id)
-
+__all__ = ["PlainRequest", "PlainScheduler"]
 
 InFlight = tuple[PlainRequest, int, bool]
 """A request in a planned step: its tokens, and whether the last of them samples a new one."""
 
 
-class PlainScheduler:
+class PlainScheduler(PlainMemory):
     """Chunked prefill over a single token budget; see the module."""
 
     def __init__(self, limits: SchedulerLimits) -> None:
-        self.limits = limits
-        self.pool = PlainBlocks(limits.usable_blocks)
+        super().__init__(limits)
         self.waiting_queue: list[PlainRequest] = []
-        self.running_queue: list[PlainRequest] = []  # in order of admission
-        self._content_ids: dict[tuple[int, tuple[int, ...]], int] = {}
         self._last: list[Scheduled] = []
         self._cadence = PrefillCadence(limits.prefill_schedule_interval)
         self._in_flight: deque[list[InFlight]] = deque()  # per planned step
@@ -75,16 +50,6 @@ class PlainScheduler:
     def waiting(self) -> int:
         """Requests in the waiting queue."""
         return len(self.waiting_queue)
-
-    @property
-    def free_blocks(self) -> int:
-        """KV blocks that nobody uses."""
-        return self.pool.free
-
-    @property
-    def cached_contents(self) -> int:
-        """Distinct contents in the prefix cache."""
-        return len(self.pool.holders)
 
     def last_scheduled(self) -> list[Scheduled]:
         """Return the last planned step request by request, in the order of scheduling."""
@@ -313,72 +278,3 @@ class PlainScheduler:
                 for r in self.running_queue
                 if r in was_decoding and r not in tokens and not r.held
             ]
-
-    # -- blocks
-
-    def _allocate(
-        self,
-        request: PlainRequest,
-        new_tokens: int,
-        hits: list[int] | None = None,
-        admission: bool = False,
-    ) -> bool:
-        """Give a request blocks for ``new_tokens`` more tokens; False if they are not there."""
-        limits, pool, hits = self.limits, self.pool, hits or []
-        size = limits.block_size
-        unused_hits = sum(not pool.users[block] for block in hits)
-        reserve = limits.watermark_blocks if admission and self.running_queue else 0
-        held = len(request.blocks) + len(hits)
-
-        def fits(total_tokens: int) -> bool:
-            needed = max(-(-total_tokens // size) - held, 0)
-            return needed + unused_hits + reserve <= pool.free
-
-        computed = request.computed_tokens + len(hits) * size
-        total = min(computed + new_tokens, limits.max_model_len)
-        whole = min(request.known_tokens, limits.max_model_len)
-        if admission and limits.scheduler_reserve_full_isl and not fits(whole):
-            return False
-        if not fits(total):
-            return False
-        pool.share(hits)
-        request.blocks += hits
-        request.published_blocks = max(request.published_blocks, len(hits))
-        request.blocks += pool.take(max(-(-total // size) - len(request.blocks), 0))
-        if limits.enable_prefix_caching:
-            self._publish_up_to(request, computed + new_tokens)
-        return True
-
-    def _publish_up_to(self, request: PlainRequest, tokens: int) -> None:
-        full_blocks = min(tokens, request.known_tokens) // self.limits.block_size
-        self._know_contents(request, full_blocks)
-        for k in range(request.published_blocks, full_blocks):
-            self.pool.publish(request.blocks[k], request.contents[k])
-        request.published_blocks = max(request.published_blocks, full_blocks)
-
-    def _hits(self, request: PlainRequest) -> list[int]:
-        if not self.limits.enable_prefix_caching:
-            return []
-        usable = (request.known_tokens - 1) // self.limits.block_size
-        self._know_contents(request, usable)
-        hits = []
-        for content in request.contents[:usable]:
-            block = self.pool.find(content)
-            if block is None:
-                break
-            hits.append(block)
-        return hits
-
-    def _know_contents(self, request: PlainRequest, full_blocks: int) -> None:
-        """Name each full block by (name of the block before, its tokens)."""
-        size, stream = self.limits.block_size, request.view.stream
-        while len(request.contents) < full_blocks:
-            token = len(request.contents) * size
-            at = stream.segment_at(token)
-            tokens: list[int] = []
-            for k in range(token, token + size):
-                at = stream.segment_at(k, at)
-                tokens += [stream.segments[at], k - (stream.ends[at - 1] if at else 0)]
-            before = request.contents[-1] if request.contents else -1
-            name = self._content_ids.setdefault((before, tuple(tokens)), len(self._content_ids))
-            request.contents.append(name)

@@ -1,44 +1,21 @@
 """A step under pressure, decided request by request: budget or KV blocks run out.
 
-The half of ``CohortScheduler`` for which calendars do not suffice. It walks the running
-requests in order of admission, as vLLM's ``schedule`` does, and preempts where blocks are short.
+Here calendars do not suffice. It walks the running requests in order of admission, as vLLM's
+``schedule`` does, and preempts where blocks are short.
 """
 
 from __future__ import annotations
 
-from simserve.policy.decode_cohort import CohortRequest, DecodeCohort
-from simserve.policy.limits import SchedulerLimits
-from simserve.policy.prefill_cadence import PrefillCadence
-from simserve.policy.prefix_runs import RunPool
+from simserve.policy.cohort_state import CohortState, samples
+from simserve.policy.decode_cohort import CohortRequest
 from simserve.policy.scheduler import StepPlan
-from simserve.policy.waiting_queue import WaitingQueue
 
 Chunk = tuple[CohortRequest, int]
 """A request with prompt left to compute, and how many tokens of it this step computes."""
 
 
-class PressureWalk:
-    """What a walk needs of the scheduler that it is a part of, and the walk itself."""
-
-    limits: SchedulerLimits
-    pool: RunPool
-    _block_size: int
-    _cadence: PrefillCadence | None
-    _caching: bool
-    _cohort: DecodeCohort
-    _in_flight: StepPlan
-    _earlier: StepPlan
-    _prefilling: list[CohortRequest]
-    _priority: bool
-    _running: dict[int, CohortRequest]
-    _stale: list[tuple[CohortRequest, bool]]
-    _waiting: WaitingQueue[CohortRequest]
-
-    def _had_token_in_flight(self, request: CohortRequest) -> bool:
-        raise NotImplementedError
-
-    def _release(self, request: CohortRequest, held_tokens: int, known_tokens: int) -> None:
-        raise NotImplementedError
+class PressureWalk(CohortState):
+    """A walk over the running requests."""
 
     def _walk_running(self, plan: StepPlan, chunks: list[Chunk], cap: int | None) -> int:
         budget = self.limits.max_num_batched_tokens
@@ -141,10 +118,3 @@ class PressureWalk:
             self._stale.append((request, token_in_flight))
         self._waiting.put_back(request)
         return planned_tokens
-
-
-def samples(plan: StepPlan, request: int) -> bool:
-    """Return whether a request that decodes after ``plan`` sampled a token in it."""
-    if request in plan.prefill_done:
-        return True
-    return plan.decode_seqs > 0 and request not in plan.skipped

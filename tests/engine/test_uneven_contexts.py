@@ -7,7 +7,7 @@ import numpy.typing as npt
 from hypothesis import HealthCheck, given, settings
 
 from simserve.engine.cluster import Cluster
-from simserve.engine.replica import StepObserver
+from simserve.engine.world import StepObserver
 from simserve.latency.model import DecodeLine
 from simserve.parity.case import Case
 from simserve.policy.cohort import CohortScheduler
