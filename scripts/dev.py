@@ -90,7 +90,12 @@ def demo() -> None:
 def test() -> None:
     """Run the quick tests."""
     ensure_venv("dev")
-    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "--dist", "worksteal", "-m", "not slow")
+    pytest("-m", "not slow")
+
+
+def pytest(*options: str) -> None:
+    """Run tests in a few processes; an idle one takes work from a busy one."""
+    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "--dist", "worksteal", *options)
 
 
 def lint() -> None:
@@ -112,13 +117,16 @@ def ensure_torch() -> None:
 
 
 def test_all() -> None:
-    """Run the linters, then every test, slow ones too, with coverage and its bar."""
+    """Run the linters, the quick tests with coverage and its bar, then the slow ones.
+
+    The slow ones are long simulations: tracing every line of those would double the time.
+    """
     lint()
     for extra in ("docs", "ray", "dask"):
         ensure_venv(extra)
     ensure_torch()
-    cover = ["--cov", "--cov-report", "term"]
-    run(PYTHON, "-m", "pytest", "-q", "-n", TEST_PROCESSES, "--dist", "worksteal", *cover)
+    pytest("-m", "not slow", "--cov", "--cov-report", "term")
+    pytest("-m", "slow", "--durations", "10")
 
 
 def site() -> None:
