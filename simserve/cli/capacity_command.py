@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simserve.cli import options as given
+from simserve.cli.again import again
 from simserve.cli.exits import ANSWER_IS_NO
 from simserve.cli.progress import progress
 from simserve.cli.replicated import Workers, parse_share
@@ -75,7 +76,7 @@ def capacity(
       simserve capacity --users --think-time 30s --slo ttft_p99:1s --json
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     found = _found(ctx, users, think_time, good_share, replications, precision, workers)
-    _show(found, as_json=as_json)
+    _show(found, again(ctx) if as_json else None)
     if found.load is None:
         raise typer.Exit(ANSWER_IS_NO)
 
@@ -128,12 +129,13 @@ def _seconds(text: str) -> float:
     return thinking_s
 
 
-def _show(found: Capacity, *, as_json: bool) -> None:
+def _show(found: Capacity, command: str | None) -> None:
+    """Print the answer; as JSON where ``command``, which asks for it again, is given."""
     from simserve.report.capacity import capacity_dict, capacity_text
 
-    if as_json:
+    if command is not None:
         from simserve.results.whole_files import json_text
 
-        typer.echo(json_text(capacity_dict(found)), nl=False)
+        typer.echo(json_text(capacity_dict(found) | {"again": command}), nl=False)
     else:
         typer.echo(capacity_text(found))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as given
+from simserve.cli.again import again
 from simserve.cli.exits import ANSWER_IS_NO
 from simserve.errors import InputError
 
@@ -141,7 +142,10 @@ def cost(
     report = planning.cost(ready, question, book, workers=workers)
     for warning in report.warnings:
         typer.echo(f"simserve: {warning}", err=True)
-    typer.echo(json_text(cost_data(report)) if as_json else cost_report(report), nl=not as_json)
+    if as_json:
+        typer.echo(json_text(cost_data(report) | {"again": again(ctx)}), nl=False)
+    else:
+        typer.echo(cost_report(report))
     if not report.meets_slo:
         raise typer.Exit(ANSWER_IS_NO)
 
@@ -156,7 +160,9 @@ def _question(params: dict[str, Any]) -> CostQuestion:
     for name in ("spares", "fte", "fte_cost", "max_age"):
         _refuse(params, name, lambda value: value >= 0, "a number of at least 0")
     _refuse(params, "peak_to_mean", lambda value: value >= 1, "a number of at least 1")
-    _refuse(params, "active_hours", lambda value: 0 < value <= HOURS_PER_DAY, "above 0, at most 24")
+    if not 0 < params["active_hours"] <= HOURS_PER_DAY:
+        got = f"{params['active_hours']:g}"
+        raise InputError("--active-hours", None, got, "above 0, at most 24")
     active = params["active_hours"]
     paid = HOURS_PER_DAY if params["paid_hours"] is None else params["paid_hours"]
     if not active <= paid <= HOURS_PER_DAY:
@@ -186,25 +192,26 @@ def _question(params: dict[str, Any]) -> CostQuestion:
     )
 
 
+# Of anything that is counted or paid: beyond it, sums are not numbers any more.
+_LARGEST = 1e12
+
+
 def _refuse(params: dict[str, Any], name: str, is_fine: Any, allowed: str) -> None:
     value = params[name]
-    if value is not None and not (is_fine(value) and value < float("inf")):
+    if value is not None and not (is_fine(value) and value <= _LARGEST):
+        allowed = f"{allowed}, at most {_LARGEST:g}"
         raise InputError("--" + name.replace("_", "-"), None, f"{value:g}", allowed)
 
 
 def _rate_per_s(text: str | None) -> float | None:
-    from simserve.inputs.units import RATE_UNITS, parse_quantity
+    from simserve.inputs.units import parse_rate_per_s
 
     if text is None:
         return None
-    allowed = "a number above 0, in requests per second (10 or 600/min)"
     try:
-        rate_per_s = parse_quantity(text, RATE_UNITS, allowed)
-    except ValueError:
-        rate_per_s = 0.0
-    if rate_per_s <= 0:
-        raise InputError("--rate", None, text, allowed)
-    return rate_per_s
+        return float(parse_rate_per_s(text))
+    except ValueError as error:
+        raise InputError("--rate", None, text, str(error)) from None
 
 
 def _gpu_price(text: str | None) -> float | None:
@@ -216,8 +223,9 @@ def _gpu_price(text: str | None) -> float | None:
         price = parse_usd_per_hour(text)
     except ValueError as error:
         raise InputError("--gpu-price", None, text, str(error)) from None
-    if price <= 0:
-        raise InputError("--gpu-price", None, text, "a price above 0, in US$ per hour")
+    if not 0 < price <= _LARGEST:
+        allowed = f"a price above 0, at most {_LARGEST:g}, in US$ per hour"
+        raise InputError("--gpu-price", None, text, allowed)
     return price
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as given
+from simserve.cli.again import again
 from simserve.cli.progress import progress
 from simserve.cli.replicated import Workers
 from simserve.errors import InputError
@@ -84,7 +85,7 @@ def explain(
         from simserve.report.explain import explain_dict
         from simserve.results.whole_files import json_text
 
-        typer.echo(json_text(explain_dict(said)), nl=False)
+        typer.echo(json_text(explain_dict(said) | {"again": again(ctx)}), nl=False)
         return
     from simserve.report.explain import explain_text
 

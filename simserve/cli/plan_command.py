@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simserve.cli import options as given
+from simserve.cli.again import again
 from simserve.cli.capacity_command import GoodShare
 from simserve.cli.cost_command import Prices, Terms, TermsName
 from simserve.cli.exits import ANSWER_IS_NO
@@ -72,6 +73,10 @@ Store = Annotated[
     typer.Option("--store", metavar="DIR", help="Keep every run there as it finishes."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Use the runs that --store holds.")]
+Figures = Annotated[
+    Path | None,
+    typer.Option("--figures", metavar="DIR", help="Write the charts there, as SVG and as PNG."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 _REPLICATIONS, _FRESH, _PROBABILITY = 20, 10, "95%"  # as in planning.plan.question
@@ -105,6 +110,7 @@ def plan(
     workers: Workers = None,
     store: Store = None,
     resume: Resume = False,
+    figures: Figures = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the cheapest deployment that keeps an SLO, and how surely.
@@ -118,10 +124,17 @@ def plan(
       simserve plan chat.yaml --rate 20
       simserve plan --slo 'ttft_p95:500 tpot_p95:50' --gpu h200-sxm --max-gpus 4
       simserve plan --vary gpu=h100-sxm,l40s --vary quantization=none,awq --json
+      simserve plan thousand-users --figures pictures
       simserve plan --store runs --resume --backend dask --cluster tcp://host:8786
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
+    if figures is not None:
+        from simserve.planning.destinations import check_directory_destination
+
+        check_directory_destination("--figures", figures)
     answer = _answer(ctx.params)
-    _show(answer, as_json=as_json)
+    if figures is not None:
+        _draw(answer, figures)
+    _show(answer, again(ctx, as_typed=True) if as_json else None)
     if answer.winner is None:
         raise typer.Exit(ANSWER_IS_NO)
 
@@ -174,7 +187,9 @@ def _question(params: dict[str, Any]) -> Question:
     book = load_prices(params["prices"])
     if not params["assumed_prices"]:
         book, _ = without_assumed(book)
-    held = _held(origins, type(spec).model_fields) - _varied(params)
+    held = _held(origins, type(spec).model_fields) - _axes(params).keys()
+    for key, (_, option) in _axes(params).items():
+        origins.note(f"deployment.{key}", option)
     return Question(
         scenario=scenario,
         spec=spec,
@@ -200,18 +215,17 @@ def _held(origins: Origins, keys: Iterable[str]) -> frozenset[str]:
     )
 
 
-def _varied(params: dict[str, Any]) -> frozenset[str]:
-    return frozenset(_axes(params))
-
-
-def _axes(params: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Return the values of every key that --vary gives."""
+def _axes(params: dict[str, Any]) -> dict[str, tuple[tuple[Any, ...], str]]:
+    """Return the values of every key that --vary gives, and the option as it was typed."""
     from simserve.planning.sweep_grid import parse_axis
 
-    found: dict[str, tuple[Any, ...]] = {}
+    found: dict[str, tuple[tuple[Any, ...], str]] = {}
     for text in params["vary"] or ():
         axis = parse_axis(text)
-        found[axis.key.removeprefix("deployment.").replace("-", "_")] = axis.values
+        key = axis.key.removeprefix("deployment.").replace("-", "_")
+        if key in found:
+            raise InputError("--vary", None, key, "each key once")
+        found[key] = axis.values, f"--vary {text}"
     return found
 
 
@@ -243,7 +257,8 @@ def _with_stand_in(choice: given.ScenarioChoice) -> Scenario:
 
 def _with_options(plan_spec: Any, params: dict[str, Any]) -> Any:
     """Return what may be varied, with what the command line says of it."""
-    update: dict[str, Any] = {"vary": {**plan_spec.vary, **_axes(params)}}
+    axes = {key: values for key, (values, _) in _axes(params).items()}
+    update: dict[str, Any] = {"vary": {**plan_spec.vary, **axes}}
     if params["users"] is not None:
         update["users"] = _whole_numbers(params["users"])
     return plan_spec.model_copy(update=update)
@@ -259,14 +274,24 @@ def _whole_numbers(text: str) -> Sequence[int]:
     return found
 
 
-def _show(answer: PlanAnswer, *, as_json: bool) -> None:
+def _draw(answer: PlanAnswer, folder: Path) -> None:
+    from simserve.report.html import write_figures
+    from simserve.report.page.plan import plan_page
+    from simserve.report.plan import plan_dict
+
+    write_figures(plan_page(plan_dict(answer)), folder)
+
+
+def _show(answer: PlanAnswer, command: str | None) -> None:
+    """Print the answer; as JSON where ``command``, which asks for it again, is given."""
+    from simserve.report.columns import filled
     from simserve.report.plan import nobody_can, plan_dict, plan_text
 
-    if as_json:
+    if command is not None:
         from simserve.results.whole_files import json_text
 
-        typer.echo(json_text(plan_dict(answer)), nl=False)
+        typer.echo(json_text(plan_dict(answer) | {"again": command}), nl=False)
     elif answer.winner is None:
-        typer.echo(nobody_can(answer))
+        typer.echo("\n".join(filled(nobody_can(answer))))
     else:
         typer.echo(plan_text(answer))

@@ -40,7 +40,6 @@ Workers = Annotated[
     typer.Option("--workers", metavar="N", help="Processes; all cores if not given."),
 ]
 
-_MOST = 10_000
 _FINEST, _COARSEST = 0.001, 1.0
 
 
@@ -88,11 +87,11 @@ class Asked:
     def check(self, scenario: Scenario) -> None:
         """Refuse options that cannot be used, before anything is run."""
         from simserve.planning.processes import check_workers
-        from simserve.planning.replications import check_random
+        from simserve.planning.replications import check_count, check_random
 
         count = self.replications
-        if count is not None and not 1 <= count <= _MOST:
-            raise InputError("--replications", None, count, f"an integer from 1 to {_MOST}")
+        if count is not None:
+            check_count(count)
         if self.workers is not None:
             check_workers(self.workers)
         if self.precision is not None:

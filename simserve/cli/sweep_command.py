@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from simserve.cli import options as given
 from simserve.cli.exits import ANSWER_IS_NO
 from simserve.cli.progress import progress
 from simserve.errors import InputError
+from simserve.report.columns import WIDTH, filled
 
 if TYPE_CHECKING:
     from simserve.planning.sweep import SweepPoint
@@ -37,6 +39,14 @@ Link = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", metavar="N", help="Processes; rows do not depend on it.")
 ]
+Replications = Annotated[
+    int,
+    typer.Option(
+        "--replications",
+        metavar="N",
+        help="Run every point N times with other seeds: intervals over all of them.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Skip the points that --out holds already.")]
 Out = Annotated[
     Path | None,
@@ -58,6 +68,7 @@ def sweep(
     scenario: given.ScenarioFile = None,
     vary: Vary = None,
     link: Link = None,
+    replications: Replications = 1,
     workers: Workers = 1,
     resume: Resume = False,
     out: Out = None,
@@ -75,9 +86,10 @@ def sweep(
       simserve sweep --vary max_num_seqs=16,64,256 --out batch.csv
       simserve sweep chat.yaml --vary tp=1,2 --vary seed=0,1,2 --workers 4
       simserve sweep --vary rate_per_s=1,2,4,8 --slo 'ttft_p95:500' --json
+      simserve sweep --vary max_num_seqs=16,64,256 --replications 4
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     choice = given.ScenarioChoice.of_params(ctx.params)
-    points = _points(choice, vary or (), link or ())
+    points = _points(choice, vary or (), link or (), replications)
     given.say_notes(next((point.scenario for point in points if point.scenario), None))
     if dry_run:
         rows = [_planned(point) for point in points]
@@ -89,7 +101,7 @@ def sweep(
 
 
 def _points(
-    choice: given.ScenarioChoice, vary: Sequence[str], link: Sequence[str]
+    choice: given.ScenarioChoice, vary: Sequence[str], link: Sequence[str], replications: int
 ) -> list[SweepPoint]:
     from simserve.planning.sweep import load_points
     from simserve.planning.sweep_grid import grid, parse_axis, parse_link
@@ -97,7 +109,7 @@ def _points(
     if not vary:
         raise InputError("--vary", None, None, "key=value,value,... at least once")
     points = grid([parse_axis(text) for text in vary], [parse_link(text) for text in link])
-    return load_points(choice.load, points)
+    return load_points(choice.load, points, replications)
 
 
 def _rows(
@@ -142,20 +154,71 @@ HEADLINES = {
     "output_throughput": "tok/s out",
 }
 """The metrics that the printed table shows, and their headings; the file has them all."""
+STEADY_HEADLINES = {
+    "steady_mean_ttft_ms": "TTFT mean",
+    "steady_p99_ttft_ms": "p99 ms",
+    "steady_mean_tpot_ms": "TPOT mean",
+    "steady_p99_tpot_ms": "p99 ms",
+}
+"""Those of several replications, each with its interval."""
 
 
 def table(rows: Sequence[dict[str, Any]], varied: Sequence[str]) -> str:
-    """Return the rows as text: varied keys, verdict, headline metrics, reason."""
-    shown = [*varied, "verdict", "slo_met", *HEADLINES]
-    columns = [name for name in shown if any(name in row for row in rows)]
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    header = [HEADLINES.get(name, name.rpartition(".")[2]) for name in columns]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    lines = []
-    for line, row in zip([header, *cells], [{}, *rows], strict=True):
-        text = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        lines.append(f"{text}  {row.get('reason') or ''}".rstrip())
-    return "\n".join(lines)
+    """Return the rows as text: varied keys, verdict, headline metrics, reason.
+
+    A table that is too wide has its headings in several lines, and else fewer metrics.
+    """
+    replicated = any("replications" in row for row in rows)
+    headlines = STEADY_HEADLINES if replicated else HEADLINES
+    shown = [*varied, "verdict", "slo_met", *headlines]
+    always = headlines if replicated else ()  # a dash where no point carries an interval
+    columns = [name for name in shown if name in always or any(name in row for row in rows)]
+    header = [headlines.get(name, name.rpartition(".")[2]) for name in columns]
+    cells = [[_cell_of(row, name) for name in columns] for row in rows]
+    lines = _aligned([header, *cells])
+    if _is_wide(lines):
+        header_lines = _folded(header)
+        lines = _aligned([*header_lines, *cells])
+        while _is_wide(lines) and columns[-1] in headlines:
+            columns.pop()
+            lines = _aligned([line[: len(columns)] for line in (*header_lines, *cells)])
+    heads = len(lines) - len(rows)
+    told = lines[:heads]
+    for line, row in zip(lines[heads:], rows, strict=True):
+        told += [line, *filled(row.get("reason") or "", indent="  ", hang="  ")]
+    return "\n".join(told)
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+
+
+def _is_wide(lines: Sequence[str]) -> bool:
+    return max(map(len, lines)) > WIDTH
+
+
+def _folded(header: Sequence[str]) -> list[list[str]]:
+    """Return a line of headings as several, cut between words: the last of each lowest."""
+    words = [re.sub(r"[_ ]", r"\g<0>\n", heading).split("\n") for heading in header]
+    most = max(map(len, words))
+    return [
+        [parts[at - most].strip() if at >= most - len(parts) else "" for parts in words]
+        for at in range(most)
+    ]
+
+
+def _cell_of(row: dict[str, Any], name: str) -> str:
+    """Return a cell; a number with an interval has the wider side of it."""
+    value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
+    if value is None or low is None or high is None:
+        return _cell(value)
+    from simserve.report.intervals import with_half_width
+
+    return with_half_width(value, max(high - value, value - low))
 
 
 def _cell(value: object) -> str:

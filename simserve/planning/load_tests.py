@@ -135,7 +135,7 @@ class LoadTester:
         longer = {
             load: count
             for load in todo
-            if (count := self._needed(found[load], lengths[load])) is not None
+            if (count := self._needed(load, found[load], lengths[load])) is not None
         }
         found |= self._run(sorted(longer), longer)
         for load, runs in found.items():
@@ -156,7 +156,7 @@ class LoadTester:
         samples = iter(in_order(_sample, tasks, self._workers))
         return {load: [next(samples) for _ in self._numbers] for load in loads}
 
-    def _needed(self, runs: Sequence[RunSample], requests: int | None) -> int | None:
+    def _needed(self, load: float, runs: Sequence[RunSample], requests: int | None) -> int | None:
         """Return how many requests it takes for runs of enough latencies; None if these do."""
         if requests is None or all(run.verdict == "overloaded" for run in runs):
             return None
@@ -170,8 +170,7 @@ class LoadTester:
             return None
         per_s = sum(entries) / sum(spans_s)
         wanted = math.ceil(per_s * latency_s * LATENCIES_PER_RUN)
-        if self.dial.waits and not all(run.window.settled for run in runs):
-            wanted = requests * LONGEST_FACTOR  # a conversation lasts far longer than an answer
+        wanted = max(wanted, self.dial.requests_of_conversations(load, latency_s))
         return min(wanted, requests * LONGEST_FACTOR) if wanted > requests else None
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from simserve.errors import InputError
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.workload import ArrivalsSpec, WorkloadSpec
+from simserve.records.clock import PS_PER_S
+from simserve.traffic.generate import generate
 
 LoadKind = Literal["requests/s", "conversations/s", "users"]
 
@@ -16,6 +19,9 @@ LoadKind = Literal["requests/s", "conversations/s", "users"]
 _ANY_RATE_PER_S = 1.0
 # Users ask one after the other: with fewer questions each, many would be in their first.
 REQUESTS_PER_USER = 10
+# Conversations that have begun go on, so their number grows for as long as they last. After three
+# mean ones (were they exponential) 5 % are missing; ten leave most of a run beyond that.
+CONVERSATIONS_PER_RUN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,25 @@ class LoadDial:
         """Whether conversations wait for their answers, and thin out after the last began."""
         sessions = self.scenario.workload.sessions
         return sessions is not None and bool(sessions.wait_for_answer)
+
+    @property
+    def requests_per_arrival(self) -> float:
+        """Requests that a unit of the load brings."""
+        return requests_per_arrival(self.scenario.workload)
+
+    def requests_of_conversations(self, load: float, latency_s: float) -> int:
+        """Return the requests of a run that is ten conversations long; 0 if they do not wait.
+
+        ``load`` is in conversations per second, each answer takes ``latency_s``.
+        """
+        if not self.waits:
+            return 0
+        drawn = generate(self.scenario.workload, self.scenario.seed)
+        thinking_ps = 0 if drawn.think_ps is None else int(drawn.think_ps.sum())
+        conversations = drawn.users or 1
+        turns = len(drawn) / conversations
+        lasting_s = thinking_ps / PS_PER_S / conversations + turns * latency_s
+        return math.ceil(load * turns * lasting_s * CONVERSATIONS_PER_RUN)
 
     @property
     def fixed_length(self) -> bool:
@@ -66,6 +91,12 @@ class LoadDial:
         if num_requests is not None and not self.fixed_length:
             changes["num_requests"] = num_requests
         return dataclasses.replace(self.scenario, workload=workload.model_copy(update=changes))
+
+
+def requests_per_arrival(workload: WorkloadSpec) -> float:
+    """Return the requests that an arrival brings: the turns of a conversation on average."""
+    sessions = workload.sessions
+    return (sessions.turns or sessions.mean_turns or 1.0) if sessions is not None else 1.0
 
 
 def load_dial(scenario: Scenario, *, users: bool, think_time_s: float | None) -> LoadDial:

@@ -16,6 +16,7 @@ from simserve.planning.loads import LoadDial, load_dial
 from simserve.planning.run_scenario import run
 from simserve.results.result import Result
 from simserve.results.token_cost import GpuTime, TokenCount, attribute, count_served
+from simserve.results.warmup import full_until_ps
 from simserve.traffic.generate import generate
 from simserve.traffic.replay import mean_rate_per_s
 
@@ -66,7 +67,9 @@ def operate(scenario: Scenario, rate_per_s: float | None = None) -> OperatingPoi
     return OperatingPoint(
         rate_per_s=(rate_per_s or offered) / scenario.deployment.replicas,
         replicas=scenario.deployment.replicas,
-        time=attribute(result.record, load_latency_model(scenario.deployment)),
+        time=attribute(
+            result.record, load_latency_model(scenario.deployment), _comes_until_ps(result)
+        ),
         tokens=replace(tokens, requests=came),
         usage=usage_of(result.record),
         verdict=result.verdict.name,
@@ -75,6 +78,11 @@ def operate(scenario: Scenario, rate_per_s: float | None = None) -> OperatingPoi
         prefix_bound_frac=result.prefix_bound_frac,
         unanswered_frac=1 - tokens.requests / came,
     )
+
+
+def _comes_until_ps(result: Result) -> int:
+    """Return until when the load is there: what comes after it is the end of the run, not idle."""
+    return full_until_ps(result.record, result.record.meta.get("users"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +108,14 @@ def load_of(scenario: Scenario) -> Load | None:
 
     Of a trace it is the rate at which its requests come.
     """
-    arrivals, sessions = scenario.workload.arrivals, scenario.workload.sessions
+    arrivals = scenario.workload.arrivals
     if arrivals is not None and (
         arrivals.process in ("closed-loop", "all-at-once") or arrivals.ramp_up is not None
     ):
         return None
     single = replace(scenario, deployment=replace(scenario.deployment, replicas=1))
     dial = load_dial(_steady(single), users=False, think_time_s=None)
-    turns = (sessions.turns or sessions.mean_turns or 1) if sessions is not None else 1
+    turns = dial.requests_per_arrival
     trace = scenario.workload.trace
     if trace is None or arrivals is not None or trace.rate_per_s is not None:
         return Load(dial=dial, per_s=dial.start * turns, requests_per_arrival=turns)

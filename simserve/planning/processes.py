@@ -1,10 +1,12 @@
-"""Independent tasks on several processes, which end quietly when the command is interrupted."""
+"""Independent tasks on several processes, which end when the command does, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -12,6 +14,8 @@ from simserve.errors import InputError
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
+# How long a worker may outlive a command that was killed.
+_LOOK_EVERY_S = 0.5
 
 
 def as_finished(
@@ -24,7 +28,9 @@ def as_finished(
     from joblib import Parallel, delayed, parallel_config
 
     _let_loky_kill()
-    with parallel_config("loky", n_jobs=workers, initializer=_end_without_words):
+    # A worker is told whose it is: asked later, it may already be somebody else's.
+    ready = {"initializer": _end_with_the_command, "initargs": (os.getpid(),)}
+    with parallel_config("loky", n_jobs=workers, **ready):
         pool = Parallel(return_as="generator_unordered")
         with _interrupts_held():  # a worker that is still importing would tell where it was
             done = pool(delayed(_numbered)(function, at, task) for at, task in enumerate(tasks))
@@ -39,10 +45,14 @@ def in_order(
     return [found[at] for at in range(len(tasks))]
 
 
+MOST_WORKERS = 1024
+
+
 def check_workers(workers: int) -> None:
-    """Refuse a number of processes that is none."""
-    if workers < 1:
-        raise InputError("--workers", None, workers, "a whole number, at least 1")
+    """Refuse a number of processes that is none, or that no machine starts."""
+    if not 1 <= workers <= MOST_WORKERS:
+        allowed = f"a whole number, at least 1 and at most {MOST_WORKERS}"
+        raise InputError("--workers", None, workers, allowed)
 
 
 def all_cores() -> int:
@@ -85,8 +95,20 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_without_words() -> None:
-    """Let Ctrl-C, which reaches every process of a terminal, end a worker without a traceback."""
+def _end_with_the_command(command: int) -> None:
+    """Let a worker end with the process ``command`` that started it, and without a traceback.
+
+    Ctrl-C reaches every process of a terminal. Of a kill nobody is told: a thread looks whether
+    the worker still has its parent. (A signal of the kernel's, Linux's ``PR_SET_PDEATHSIG``,
+    would come as soon as the *thread* ends that started the worker.)
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_without, args=(command,), daemon=True).start()
+
+
+def _end_without(command: int) -> None:
+    while os.getppid() == command:
+        time.sleep(_LOOK_EVERY_S)
+    os._exit(1)

@@ -44,6 +44,16 @@ def replicate(scenario: Scenario, numbers: Sequence[int], *, workers: int = 1) -
     return in_order(_sample, tasks, workers)
 
 
+MOST_REPLICATIONS = 10_000
+
+
+def check_count(replications: int) -> None:
+    """Refuse a number of replications that is none, or more than anybody waits for."""
+    if not 1 <= replications <= MOST_REPLICATIONS:
+        allowed = f"an integer from 1 to {MOST_REPLICATIONS}"
+        raise InputError("--replications", None, replications, allowed)
+
+
 def check_random(scenario: Scenario, where: str) -> None:
     """Refuse a workload in which the seed decides nothing: its replications would be one run.
 

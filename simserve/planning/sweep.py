@@ -2,7 +2,8 @@
 
 Points share the seed, hence the same requests wherever the workload is the same: what
 differs between two rows is what was varied. A point that does not fit on the GPUs is a row
-with its reason. Rows do not depend on how many processes computed them.
+with its reason. Rows do not depend on how many processes computed them. With replications, every
+point meets the same ones, and its row has their intervals beside the numbers of the first.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ import simserve
 from simserve.errors import DoesNotFitError, InputError
 from simserve.inputs.scenario import Scenario, load_scenario
 from simserve.planning.processes import as_finished, check_workers
+from simserve.planning.replications import check_count, check_random, replicate
 from simserve.planning.run_scenario import run
 from simserve.planning.sweep_files import Row, SweepFiles
 from simserve.planning.sweep_grid import Axis, Point, Setting, grid, settings_of
+from simserve.results.attainment import attainments
+from simserve.results.result import Result
+from simserve.results.samples import MS_PER_S
+from simserve.results.steady_state import steady_state
 from simserve.traffic.generate import generate
 
 if TYPE_CHECKING:
@@ -50,11 +56,14 @@ class SweepPoint:
 
     values: Point
     scenario: Scenario | None
+    replications: int = 1
     reason: str | None = None
 
-    def key(self) -> tuple[str, str] | None:
+    def key(self) -> tuple[str, str, int] | None:
         """Return what identifies the finished row of this point."""
-        return (self.scenario.digest(), simserve.__version__) if self.scenario else None
+        if self.scenario is None:
+            return None
+        return self.scenario.digest(), simserve.__version__, self.replications
 
 
 def sweep(
@@ -62,6 +71,7 @@ def sweep(
     vary: Mapping[str, Sequence[Setting]] | None = None,
     *,
     link: Iterable[Sequence[str]] = (),
+    replications: int = 1,
     workers: int = 1,
     out: str | Path | None = None,
     resume: bool = False,
@@ -74,6 +84,7 @@ def sweep(
     Keys are those of ``--set``: ``sweep("chat.yaml", {"max_num_seqs": [16, 64, 256]})``.
     ``options`` are further arguments of ``load_scenario``. ``out`` names a ``.csv`` or
     ``.parquet`` file or a directory; with ``resume``, points whose row it holds are not run.
+    ``replications`` of every point add its steady-state numbers with their intervals.
 
     Raises:
         InputError: before anything is run, if a key, a value or ``out`` cannot be used.
@@ -84,19 +95,32 @@ def sweep(
         return load_scenario(scenario, settings=[*settings, *extra], **options)
 
     files = SweepFiles(Path(out), [scenario]) if out is not None else None
-    points = load_points(load, grid(axes, link))
+    points = load_points(load, grid(axes, link), replications)
     return run_points(points, files=files, workers=workers, resume=resume, on_progress=on_progress)
 
 
-def load_points(load: ScenarioLoader, points: Iterable[Point]) -> list[SweepPoint]:
+def load_points(
+    load: ScenarioLoader, points: Iterable[Point], replications: int = 1
+) -> list[SweepPoint]:
     """Return every point with its scenario; one that does not fit keeps the reason."""
+    check_count(replications)
     loaded = []
     for point in points:
         try:
-            loaded.append(SweepPoint(point, load(settings_of(point))))
+            loaded.append(SweepPoint(point, load(settings_of(point)), replications))
         except DoesNotFitError as error:
-            loaded.append(SweepPoint(point, None, str(error)))
+            loaded.append(SweepPoint(point, None, replications, str(_of_axis(error, point))))
+        except InputError as error:
+            raise _of_axis(error, point) from None
     return loaded
+
+
+def _of_axis(error: InputError, point: Point) -> InputError:
+    """Return an error about a varied setting as one about --vary, which is what was typed."""
+    for setting in settings_of(point):
+        if error.where == f"--set {setting}":
+            return InputError(f"--vary {setting}", error.which, error.got, error.allowed)
+    return error
 
 
 def run_points(
@@ -152,10 +176,42 @@ def run_point(point: SweepPoint) -> tuple[Row, dict[str, Any] | None]:
     if result.slo_report is not None:
         row["slo_met"] = result.slo_report.met
     row |= metrics_of(bench)
+    if point.replications > 1:
+        row |= _over_replications(result, point)
     row["scenario_digest"] = point.scenario.digest()
     row["simserve_version"] = simserve.__version__
     return row, bench
 
+
+def _over_replications(result: Result, point: SweepPoint) -> Row:
+    """Return the columns of all replications, of which ``result`` is the first.
+
+    ``steady_p99_ttft_ms`` and its ends ``…_low`` and ``…_high``; left out where there is no
+    interval.
+    """
+    runs = [result.sample]
+    if point.scenario is not None:
+        runs += replicate(point.scenario, range(1, point.replications))
+    state = steady_state(runs)
+    row: Row = {REPLICATIONS: point.replications}
+    if runs[0].promises:
+        kept = attainments(runs, good_share=1.0)  # as 'run' asks of its replications
+        row["slo_met"] = state.reason is None and all(one.met for one in kept)
+    for metric, statistics in state.latencies.items():
+        for name, one in statistics.items():
+            ends = {"": one.value, "_low": one.low, "_high": one.high}
+            row |= {
+                f"{STEADY}{BENCH_NAMES.get(name, name)}_{metric}_ms{end}": number * MS_PER_S
+                for end, number in ends.items()
+                if one.low is not None and number is not None
+            }
+    return row
+
+
+STEADY, REPLICATIONS = "steady_", "replications"
+"""How columns of all replications begin, and the column of how many there were."""
+BENCH_NAMES = {"p50": "median"}
+"""Statistics that ``vllm bench serve`` calls otherwise."""
 
 _SETTINGS = frozenset({"request_rate", "burstiness", "rtfx", "seed"})
 """Numbers in a result file that say what was asked, not what came out."""
@@ -190,6 +246,8 @@ def _check_inputs(points: Iterable[SweepPoint]) -> None:
         if key not in seen:
             seen.add(key)
             generate(point.scenario.workload, point.scenario.seed)
+            if point.replications > 1:
+                check_random(point.scenario, "--replications")
 
 
 def _match(points: Sequence[SweepPoint], kept: Iterable[Row]) -> tuple[dict[int, Row], list[Row]]:
@@ -198,19 +256,20 @@ def _match(points: Sequence[SweepPoint], kept: Iterable[Row]) -> tuple[dict[int,
     A kept row takes the point's own values, so that a table reads the same whether or not
     it was resumed. Rows without a digest (nothing was run) are made again.
     """
-    places: dict[tuple[str, str], list[int]] = {}
+    places: dict[tuple[str, str, int], list[int]] = {}
     for at, point in enumerate(points):
         key = point.key()
         if key is not None:
             places.setdefault(key, []).append(at)
-    digests = {digest for digest, _ in places}
+    digests = {digest for digest, *_ in places}
     rows: dict[int, Row] = {}
     others: dict[str, Row] = {}
     for row in kept:
         digest = row.get("scenario_digest")
         if digest is None:
             continue
-        found = places.get((digest, row.get("simserve_version", "")), [])
+        key = digest, row.get("simserve_version", ""), row.get(REPLICATIONS, 1)
+        found = places.get(key, [])
         for at in found:
             rows[at] = points[at].values | _measured(row)
         if digest not in digests:

@@ -66,6 +66,7 @@ def capacity_dict(found: Capacity) -> dict[str, Any]:
             "digest": scenario.digest(),
             "slo": [one.name for one in found.idle.attainments],
         },
+        "resolved": scenario.resolved(),
         "unit": found.dial.kind,
         "think_time_s": found.dial.think_time_s if found.dial.whole else None,
         "capacity": found.load,

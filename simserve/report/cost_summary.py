@@ -55,6 +55,7 @@ def cost_data(report: CostReport) -> dict[str, Any]:
         "scenario": scenario.name,
         "seed": scenario.seed,
         "digest": scenario.digest(),
+        "resolved": scenario.resolved(),
         "model": scenario.deployment.model.name,
         "gpu": scenario.deployment.gpu.name,
         "tp": rule.tp,

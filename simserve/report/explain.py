@@ -176,6 +176,7 @@ def explain_dict(said: Explanation) -> dict[str, Any]:
     facts, question = said.result.facts, said.question
     return {
         "scenario": {"name": facts.name, "seed": facts.seed, "digest": facts.digest},
+        "resolved": facts.resolved,
         "verdict": said.result.verdict.name,
         "metric": question.metric,
         "percentile": question.percentile,

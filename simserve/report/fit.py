@@ -145,14 +145,14 @@ def _contiguous(found: Contiguous) -> list[str]:
         f"same pool of {found.pool_tokens:,} tokens, at a queue that is never empty; shares of "
         "the pool, in %, while requests wait"
     )
-    head = f"  {'':<27}{'used':>7}{'reserved':>10}{'internal':>10}{'external':>10}{'free':>7}"
-    lines.append(f"{head}{'at once':>9}")
+    head = f"  {'':<26}{'used':>7}{'reserved':>10}{'internal':>10}{'external':>10}{'free':>7}"
+    lines.append(f"{head}{'at once':>8}")
     for one in found.servers:
         shares = one.while_waiting
         external = "–" if one.name == "paged" else f"{shares.external:.1%}"[:-1]
         cells = f"{shares.used * 100:>7.1f}{shares.reserved * 100:>10.1f}"
         cells += f"{shares.internal * 100:>10.1f}{external:>10}{shares.free * 100:>7.1f}"
-        lines.append(f"  {_SERVERS[one.name]:<27}{cells}{one.mean_running:>9,.1f}")
+        lines.append(f"  {_SERVERS[one.name]:<26}{cells}{one.mean_running:>8,.1f}")
     low, high = LITERATURE_LOW.value, LITERATURE_HIGH.value
     used = found.server("contiguous").while_waiting.used
     place = "within" if low <= used <= high else "below" if used < low else "above"

@@ -23,6 +23,12 @@ from simserve.report.plan_tables import (
     usd_per_mtok,
 )
 
+NOT_LOOKED_AT = (
+    "pipeline and expert parallelism, speculative decoding and disaggregated prefill, which "
+    "simserve does not model"
+)
+"""What a deployment may also be, and no candidate is."""
+
 _METRICS = ("ttft", "tpot", "e2el")
 
 
@@ -124,7 +130,8 @@ def _load(answer: PlanAnswer) -> str:
             "requests/s then"
         )
     if arrivals is not None and arrivals.rate_per_s is not None:
-        return f"{arrivals.rate_per_s:g} requests/s, {arrivals.process}"
+        what = "requests" if answer.question.scenario.workload.sessions is None else "conversations"
+        return f"{arrivals.rate_per_s:g} {what}/s, {arrivals.process}"
     if arrivals is not None:
         return arrivals.process
     return "a trace"
@@ -176,6 +183,7 @@ def _notes(answer: PlanAnswer) -> list[tuple[str, str]]:
         "Fronts and settings rest on 4 runs a plan.",
         "Of equally dear plans the answer is the first that keeps the SLO: 16-bit weights before "
         "quantised ones, the engine's own limits before others.",
+        f"Not looked at: {NOT_LOOKED_AT}.",
         f"Latencies are those of {answer.question.spec.latency}; how far that may be off is not "
         "part of any interval. Whether other weights answer as well is not compared.",
     ]
@@ -185,6 +193,12 @@ def _notes(answer: PlanAnswer) -> list[tuple[str, str]]:
             "removed nothing."
         )
     return [("Note", text) if not at else ("", text) for at, text in enumerate(notes)]
+
+
+def _resolved(answer: PlanAnswer, winner: Plan) -> dict[str, Any]:
+    """Return the scenario in which the winner serves, as ``Scenario.resolved`` gives it."""
+    whole = answer.runs.at(winner.deployment, winner.replicas, 0, short=False)
+    return whole.resolved()
 
 
 def plan_dict(answer: PlanAnswer) -> dict[str, Any]:
@@ -199,6 +213,8 @@ def plan_dict(answer: PlanAnswer) -> dict[str, Any]:
             "context_tokens": answer.context_tokens,
             "load": _load(answer),
         },
+        "resolved": None if winner is None else _resolved(answer, winner),
+        "not_looked_at": NOT_LOOKED_AT,
         "candidates": len(screening.candidates),
         "plans": screening.total,
         "removed": {bound: screening.removed(bound) for bound in BOUNDS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from simserve.inputs.engine_defaults import load_engine
 from simserve.results.metrics import LATENCY_METRICS
 from simserve.results.result import Result
 from simserve.results.slo_judge import SloReport
@@ -32,6 +33,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "digest": facts.digest,
             "limits": facts.limits,
             "assumed_numbers": facts.assumed_numbers,
+            "remark": load_engine().remark_on(facts.gpu),
             "priced_from": result.record.meta.get("priced_from"),
         },
         "traffic": {

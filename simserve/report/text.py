@@ -169,7 +169,9 @@ def _goodness(one: dict[str, Any]) -> str:
 
 def _notes(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what the latencies leave out, and what they rest on."""
-    return [*_left_out(summary["traffic"]), *_basis(summary)]
+    remark = summary["scenario"]["remark"]
+    remarks = [("Note", f"{remark}.")] if remark else []
+    return [*remarks, *_left_out(summary["traffic"]), *_basis(summary)]
 
 
 def _left_out(traffic: dict[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,12 @@ A step of decodes alone belongs to output, one of prefill alone to input (the fi
 token included). A mixed step is divided in the ratio of what its two halves would take alone,
 by the latency model that priced the run: so weights and host time, which both need, are shared.
 Of a prefill's time, cached input gets what the step would be shorter by without the prefix
-that it found in the cache. Everything is in integer picoseconds, and sums to the run exactly.
+that it found in the cache. Everything is in integer picoseconds, and sums to the run's steps
+exactly.
+
+A run ends without successors, so its replicas idle at the end as they would not in operation.
+Idle time is therefore observed while requests come, from the first arrival to the last, and goes
+with the work in the proportion seen there.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simserve.latency.model import StepLatencyModel
+from simserve.records.clock import PsArray
 from simserve.records.run_record import RunRecord
 from simserve.records.step import StepShape
 from simserve.records.step_log import StepLog
@@ -26,12 +32,12 @@ TOKENS_PER_MTOK = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuTime:
-    """Picoseconds of all replicas together, from the first arrival to the end of the run."""
+    """Picoseconds of all replicas together: of every step, and the idle time that goes with it."""
 
     input_ps: int  # prompt tokens that were computed
     cached_ps: int  # prompt tokens that were found in the cache
     output_ps: int
-    idle_ps: int  # outside any step
+    idle_ps: int  # outside any step, in the proportion of the window that was observed
 
     @property
     def busy_ps(self) -> int:
@@ -40,7 +46,7 @@ class GpuTime:
 
     @property
     def total_ps(self) -> int:
-        """All time that there was: replicas × duration."""
+        """The time of replicas that the work takes, between steps included."""
         return self.busy_ps + self.idle_ps
 
     @property
@@ -81,23 +87,43 @@ def count_served(record: RunRecord) -> TokenCount:
     )
 
 
-def attribute(record: RunRecord, model: StepLatencyModel) -> GpuTime:
-    """Return whose time the steps of a run were; ``model`` divides the mixed ones."""
-    start_ps = int(record.requests.arrival_ps[0]) if len(record.requests) else 0
-    span_ps = max(record.end_ps - start_ps, 0) * len(record.steps)
+def attribute(record: RunRecord, model: StepLatencyModel, until_ps: int | None = None) -> GpuTime:
+    """Return whose time the steps of a run were; ``model`` divides the mixed ones.
+
+    Idle time is observed until ``until_ps``; to the end of the run if that is not given, or no
+    later than the first arrival.
+    """
     parts = [_of_replica(log, model) for log in record.steps]
     input_ps, cached_ps, output_ps = (sum(column) for column in zip((0, 0, 0), *parts, strict=True))
+    busy_ps = input_ps + cached_ps + output_ps
     return GpuTime(
         input_ps=input_ps,
         cached_ps=cached_ps,
         output_ps=output_ps,
-        idle_ps=span_ps - input_ps - cached_ps - output_ps,
+        idle_ps=_idle_beside(busy_ps, record, until_ps),
     )
 
 
-def _of_replica(log: StepLog, model: StepLatencyModel) -> tuple[int, int, int]:
+def _idle_beside(busy_ps: int, record: RunRecord, until_ps: int | None) -> int:
+    """Return the idle time that goes with ``busy_ps`` in the proportion of the window."""
+    start_ps = int(record.requests.arrival_ps[0]) if len(record.requests) else 0
+    stop_ps = record.end_ps if until_ps is None or until_ps <= start_ps else until_ps
+    span_ps = max(stop_ps - start_ps, 0) * len(record.steps)
+    inside_ps = sum(
+        int(np.clip(stop_ps - log.start_ps, 0, _row_ps(log)).sum()) for log in record.steps
+    )
+    # In Python's integers: the product of two times has no room in 64 bits.
+    return busy_ps * (span_ps - inside_ps) // inside_ps if inside_ps else span_ps
+
+
+def _row_ps(log: StepLog) -> PsArray:
+    """Return how long every row took: ``int64[rows]``."""
     growth = log.duration_growth_ps * (log.steps * (log.steps - 1) // 2)
-    row_ps = log.steps * log.duration_ps + growth
+    return np.asarray(log.steps * log.duration_ps + growth)
+
+
+def _of_replica(log: StepLog, model: StepLatencyModel) -> tuple[int, int, int]:
+    row_ps = _row_ps(log)
     with_prefill = np.flatnonzero(log.prefill_seqs > 0)
     input_ps = cached_ps = 0
     for row in with_prefill.tolist():

@@ -83,7 +83,7 @@ def steady_window(
         return whole_run(record)
     arrival_ps = record.requests.arrival_ps
     lasting_s = float(np.nanpercentile(latencies.e2el_s, DRAIN_PERCENTILE))
-    before_drain_ps = _full_until_ps(record, users) - round(lasting_s * PS_PER_S)
+    before_drain_ps = full_until_ps(record, users) - round(lasting_s * PS_PER_S)
     stop = int(np.searchsorted(arrival_ps, before_drain_ps, side="right"))
     if stop < count / 2:
         return replace(whole_run(record), settled=False)
@@ -104,7 +104,7 @@ def steady_window(
     )
 
 
-def _full_until_ps(record: RunRecord, users: int | None) -> int:
+def full_until_ps(record: RunRecord, users: int | None) -> int:
     """Return until when requests come as they should.
 
     To the last arrival; of conversations that wait for answers, until the last of them began;

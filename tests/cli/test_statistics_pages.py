@@ -15,7 +15,12 @@ from simserve.planning.capacity import MOST_USERS, REPLICATIONS
 from simserve.planning.load_tests import LATENCIES_PER_RUN
 from simserve.planning.precision import MOST_REPLICATIONS
 from simserve.results.batch_means import BATCH_COUNTS, INDEPENDENCE_LEVEL
-from simserve.results.intervals import SMALLEST_SIZE, SMALLEST_TAIL
+from simserve.results.intervals import (
+    FEWEST_RISES,
+    FEWEST_RISES_BEYOND,
+    SMALLEST_SIZE,
+    SMALLEST_TAIL,
+)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = {
@@ -44,7 +49,9 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
     assert f"{first} of them, or {others[0]}, {others[1]} or {others[2]}" in said
     assert f"independence at level {INDEPENDENCE_LEVEL}" in said
     assert f"fewer than {SMALLEST_SIZE} independent requests" in said
-    assert f"fewer than {SMALLEST_TAIL} independent requests lie beyond" in said
+    assert f"or fewer than {SMALLEST_TAIL} lie beyond a percentile" in said
+    assert f"rises above its median fewer than {FEWEST_RISES} times" in said
+    assert f"fewer than {FEWEST_RISES_BEYOND} of these rises are left" in said
     assert f"at most {MOST_REPLICATIONS}." in said and f"{DRAWS} draws" in said
     assert f"More than {MOST_USERS:,} users" in " ".join(PAGES["capacity"].split())
     assert LATENCIES_PER_RUN == 20 and "at least twenty latencies long" in PAGES["capacity"]

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from simserve.cli.sweep_command import table
 from simserve.errors import InputError
+from simserve.inputs.scenario import load_scenario
 from simserve.planning import sweep as sweep_module
+from simserve.planning.replications import replicate
 from simserve.planning.sweep import DOES_NOT_FIT, sweep
 from simserve.planning.sweep_files import SweepFiles, read_table, table_bytes
+from simserve.results.steady_state import steady_state
 
 BATCHES = {"max_num_seqs": [1, 4, 64]}
 
@@ -180,3 +184,71 @@ def test_table_that_no_sweep_wrote_is_refused(small: Path, tmp_path: Path) -> No
 def test_append_before_the_journal_is_open_is_a_bug(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         SweepFiles(tmp_path / "a.csv").append({})
+
+
+def test_replications_add_the_intervals_that_run_gives(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.csv"
+    few = {"max_num_seqs": [4, 64]}
+    asked: dict[str, Any] = {"slo": "ttft_p95:1e5", "settings": ["workload.num_requests=400"]}
+    (tight, wide) = sweep(small, few, replications=4, out=out, **asked).rows
+    longer = [*asked["settings"], "max_num_seqs=64"]
+    scenario = load_scenario(small, settings=longer, slo="ttft_p95:1e5")
+    runs = replicate(scenario, range(4))
+    found = steady_state(runs).interval("ttft", "mean")
+    assert found is not None and found.low is not None
+    assert wide["steady_mean_ttft_ms"] == found.value * 1000
+    assert wide["steady_mean_ttft_ms_low"] == found.low * 1000
+    assert wide["replications"] == 4 and wide["slo_met"] is True
+    assert tight["replications"] == 4
+    assert read_table(out) == [tight, wide]
+    # All but the columns of replications is the first of them: what a plain sweep has.
+    (_, plain) = sweep(small, few, **asked).rows
+    more = {name for name in wide if name.startswith("steady_")} | {"replications"}
+    assert {name: wide[name] for name in wide if name not in more} == plain
+
+
+def test_a_number_of_a_replicated_sweep_has_an_interval_or_is_a_dash(small: Path) -> None:
+    longer = ["workload.num_requests=500"]
+    rows = sweep(small, {"max_num_seqs": [4, 64]}, replications=2, settings=longer).rows
+    assert any("steady_mean_ttft_ms" in row for row in rows)
+    for row in rows:
+        steady = [name for name in row if name.startswith("steady_") and name.endswith("_ms")]
+        assert all(row[f"{name}_low"] <= row[name] <= row[f"{name}_high"] for name in steady)
+        assert "steady_p99_ttft_ms" not in row  # a thousand requests do not carry it
+    text = table(rows, ["max_num_seqs"])
+    assert "TTFT mean" in text and "-" in text.splitlines()[1].split()
+
+
+@pytest.mark.parametrize("keys", [["gpu"], ["gpu", "max_num_batched_tokens", "kv_cache_dtype"]])
+def test_a_table_fits_80_columns_and_keeps_every_row(small: Path, keys: list[str]) -> None:
+    values = {"gpu": ["rtx-pro-6000-server"], "kv_cache_dtype": ["fp8"]}
+    vary = {key: values.get(key, [2048]) for key in keys} | {"model": ["qwen3-8b", "llama-3.1-70b"]}
+    lines = table(sweep(small, vary, slo="ttft_p95:500").rows, list(vary)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(str(value) in line for line in lines) for one in vary.values() for value in one)
+    assert "--vary model=llama-3.1-70b: " in "\n".join(lines)
+
+
+def test_a_row_of_other_replications_is_run_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "table.csv"
+    sweep(small, {"max_num_seqs": [4]}, out=out)
+    ran = count_runs(monkeypatch)
+    sweep(small, {"max_num_seqs": [4]}, out=out, resume=True, replications=2)
+    assert len(ran) == 1 and read_table(out)[0]["replications"] == 2
+    sweep(small, {"max_num_seqs": [4]}, out=out, resume=True, replications=2)
+    assert len(ran) == 1
+
+
+def test_replications_of_one_and_the_same_workload_are_refused(small: Path) -> None:
+    with pytest.raises(InputError, match="--replications: got 0, allowed: an integer from 1"):
+        sweep(small, BATCHES, replications=0)
+    small.write_text(
+        small.read_text()
+        .replace("process: poisson", "process: constant")
+        .replace("{median: 200, p95: 600, max: 2000}", "100")
+        .replace("{median: 20, p95: 60, max: 200}", "10")
+    )
+    with pytest.raises(InputError, match=r"--replications: .*the same whatever the seed"):
+        sweep(small, BATCHES, replications=3)

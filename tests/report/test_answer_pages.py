@@ -78,6 +78,12 @@ def test_a_capacity_is_shown_with_every_load_that_was_tried(small: Path, tmp_pat
     for test in answer["frontier"]:
         load = test["load"]
         assert (f"{load:,.0f}" if load >= 100 else f"{load:.3g}") in page.text()
+    assert answer["again"] in page.text()
+    assert "resolves to the same values as the answer's" in page.text()
+    for term in answer["resolved"]["deployment"]["kv"]["terms"]:
+        assert term["source"] in page.text()
+    for limit, words in ((None, "No higher load"), ("load", "grows without end")):
+        assert words in _page(tmp_path, answer | {"limited_by": limit}).text()
     never = answer | {"capacity": None, "low": None, "high": None, "knee": None}
     assert "no load meets the SLO" in _page(tmp_path, never).text()
 
@@ -95,6 +101,15 @@ FEW_PLANS = (
     *("--vary", "max_num_batched_tokens=2048", "--vary", "router=round-robin", "--workers", "1"),
     *("--set", "workload.num_requests=60"),
 )
+
+
+def test_an_answer_of_an_older_version_is_shown_without_a_scenario(
+    small: Path, tmp_path: Path
+) -> None:
+    answer = _printed("explain", str(small), "--no-changes")
+    older = {key: one for key, one in answer.items() if key not in ("resolved", "again")}
+    assert "Run it again" in _page(tmp_path, answer).text()
+    assert "Run it again" not in _page(tmp_path, older).text()
 
 
 def test_a_plan_is_shown_with_its_price_its_proof_and_its_launch_line(

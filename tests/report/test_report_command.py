@@ -65,6 +65,15 @@ WRONG = [
 ]
 
 
+@pytest.mark.parametrize("name", ["run.json", "requests.parquet", "steps.parquet"])
+@pytest.mark.parametrize("option", ["--html", "--gantt", "--timeline"])
+def test_a_report_never_replaces_what_it_is_of(name: str, option: str, in_folder: Path) -> None:
+    before = (in_folder / "saved" / name).read_bytes()
+    done = simserve_command(f"report saved {option} saved/{name}")
+    assert done.exit_code == 2 and "not one of the inputs" in done.stderr
+    assert (in_folder / "saved" / name).read_bytes() == before
+
+
 def test_wrong_input_is_one_line_and_status_2_and_writes_nothing(in_folder: Path) -> None:
     before = _files(in_folder)
     for command, pattern in WRONG:

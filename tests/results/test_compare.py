@@ -129,7 +129,7 @@ def test_pairs_find_a_difference_that_overlapping_intervals_hide() -> None:
 def test_equal_samples_are_called_different_as_rarely_as_intervals_promise() -> None:
     answers = [
         row(
-            compare(made({"ttft": noise(400, seed)}), made({"ttft": noise(400, seed + 999)}))
+            compare(made({"ttft": noise(800, seed)}), made({"ttft": noise(800, seed + 999)}))
         ).answer
         for seed in range(60)
     ]

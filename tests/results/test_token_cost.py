@@ -110,6 +110,37 @@ def test_idle_time_is_what_lies_between_steps() -> None:
     assert time.total_ps < PS_PER_S
 
 
+def test_idle_time_is_observed_while_requests_come() -> None:
+    # One of 10 ms every 90 ms is a load of a ninth, however many of them are looked at.
+    options = Options(per_seq_ps=0, per_context_ps=0)
+    for count in (2, 7):
+        arrival_ms = [90.0 * at for at in range(count)]
+        table = request_table(arrival_ms, [8] * count, [1] * count)
+        record = run_reference(table, options).record
+        until_ps = int(table.arrival_ps[-1])
+        assert attribute(record, Linear(), until_ps).busy_frac == pytest.approx(1 / 9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), last=st.integers(400, 1000))
+def test_a_long_end_of_the_run_is_not_idle_time(seed: int, last: int) -> None:
+    """Two replicas, of which one serves the last request for long and the other has no more."""
+    shares = []
+    for tokens in (2, last):
+        table = random_requests(30, seed, 20.0)
+        table.output_tokens[-1] = tokens
+        record = run_reference(table, Options(), 2).record
+        until_ps = int(table.arrival_ps[-1])
+        shares.append(1 - attribute(record, Linear(), until_ps).busy_frac)
+    assert shares[0] == pytest.approx(shares[1], abs=1e-9)
+    assert 1 - attribute(record, Linear()).busy_frac > shares[1]
+
+
+def test_all_that_comes_at_once_is_observed_to_its_end() -> None:
+    record = run_reference(request_table([0, 0], [8, 8], [5, 5]), Options(), 2).record
+    assert attribute(record, Linear(), 0) == attribute(record, Linear())
+
+
 def test_the_textbook_sum_comes_out() -> None:
     # Four A100 at $16 per GPU-hour are $64/h; 3,000 tokens/s are 10.8 million an hour.
     assert round(plain_usd_per_mtok(4 * 16, 3000), 2) == 5.93

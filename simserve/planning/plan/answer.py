@@ -86,7 +86,14 @@ def make_plan(
         longest = scenario.deployment.model.max_position_embeddings
         context = context_needed(scenario, longest)
         spec = spec.model_copy(update={"max_model_len": context})
-    axes = axes_for(spec, question.plan, question.prices, question.terms, question.fixed)
+    axes = axes_for(
+        spec,
+        question.plan,
+        question.prices,
+        question.terms,
+        question.fixed,
+        question.origins.where("deployment.model"),
+    )
     found = candidates(axes, spec, question.origins)
     runs = Runs.of(scenario)
     if not is_random(scenario):  # one run is all there is to see

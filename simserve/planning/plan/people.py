@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from simserve.inputs.plan_spec import AudienceSpec, PlanSpec, RangedNumber
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.workload import ArrivalsSpec, HistogramSpec, LengthSpec
+from simserve.planning.loads import requests_per_arrival
 from simserve.planning.plan.outcomes import Outcome
 from simserve.planning.plan.race import Plan, Race
 from simserve.planning.replications import replication_seed
@@ -122,11 +123,13 @@ def _replicated(scenario: Scenario, number: int) -> Scenario:
 
 
 def _at_rate(scenario: Scenario, rate_per_s: float) -> Scenario:
+    """Return the scenario with so many *requests* per second, whatever arrives."""
     arrivals = scenario.workload.arrivals
     if arrivals is None:
         return scenario
+    per_s = rate_per_s / requests_per_arrival(scenario.workload)
     workload = scenario.workload.model_copy(
-        update={"arrivals": arrivals.model_copy(update={"rate_per_s": rate_per_s})}
+        update={"arrivals": arrivals.model_copy(update={"rate_per_s": per_s})}
     )
     return dataclasses.replace(scenario, workload=workload)
 

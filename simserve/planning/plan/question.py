@@ -19,6 +19,7 @@ from simserve.planning.loads import load_dial
 from simserve.planning.replications import replication_seed
 from simserve.records.requests import RequestTable
 from simserve.results.promises import GOOD_SHARE
+from simserve.results.samples import MS_PER_S
 from simserve.traffic.generate import generate
 
 REPLICATIONS = 20
@@ -88,7 +89,9 @@ class Runs:
         count = scenario.workload.num_requests
         if count is None:
             return cls(scenario=scenario, whole=None, short=None)
-        whole = max(count, min(_needed(scenario), count * LONGEST_FACTOR))
+        for_latencies, for_conversations = _needed(scenario)
+        # Conversations have no such limit: shorter runs would not show their load, but its rise.
+        whole = max(count, min(for_latencies, count * LONGEST_FACTOR), for_conversations)
         short = min(whole, max(math.ceil(whole * SHORT_SHARE), FEWEST_REQUESTS))
         return cls(scenario=scenario, whole=whole, short=short)
 
@@ -116,19 +119,25 @@ def fresh_number(place: int) -> int:
     return _FIRST_FRESH + place
 
 
-def _needed(scenario: Scenario) -> int:
-    """Return how many requests come in as many latencies as a run should have.
+def _needed(scenario: Scenario) -> tuple[int, int]:
+    """Return how many requests come in as many latencies, and conversations, as a run should have.
 
-    The latencies are the longest that the SLO allows a mean request.
+    The latencies are the longest that the SLO allows a mean request. The second number is 0 where
+    nobody waits for an answer before going on.
     """
     arrivals = scenario.workload.arrivals
-    if arrivals is None or arrivals.process == "closed-loop" or scenario.slo is None:
-        return 0
-    limits = {one.metric: one.limit_ms / 1000 for one in scenario.slo.objectives}
+    if arrivals is None or arrivals.process == "closed-loop":
+        return 0, 0
+    objectives = () if scenario.slo is None else scenario.slo.objectives
+    limits = {one.metric: one.limit_ms / MS_PER_S for one in objectives}
     tokens = float(generate(scenario.workload, scenario.seed).output_tokens.mean())
     latency_s = limits.get("e2el", limits.get("ttft", 0.0) + limits.get("tpot", 0.0) * tokens)
-    rate_per_s = load_dial(scenario, users=False, think_time_s=None).start
-    return math.ceil(rate_per_s * latency_s * LATENCIES_PER_RUN)
+    dial = load_dial(scenario, users=False, think_time_s=None)
+    requests_per_s = dial.start * dial.requests_per_arrival
+    return (
+        math.ceil(requests_per_s * latency_s * LATENCIES_PER_RUN),
+        dial.requests_of_conversations(dial.start, latency_s),
+    )
 
 
 def context_needed(scenario: Scenario, longest: int) -> int:

@@ -7,7 +7,7 @@ gives up less (precision, the engine's own limits) comes first.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from simserve.inputs.deployment import (
     DeploymentSpec,
     resolve_deployment,
 )
+from simserve.inputs.engine_defaults import load_engine
 from simserve.inputs.hardware_profile import load_gpu
 from simserve.inputs.model_catalogue import load_model
 from simserve.inputs.plan_spec import PlanSpec
@@ -36,8 +37,6 @@ LIMITS: tuple[Mapping[str, Any], ...] = (
     {"max_num_batched_tokens": 2048, "max_num_seqs": 256},
     {"max_num_batched_tokens": 512, "max_num_seqs": 128},
 )
-# vLLM's CUDA and ROCm builds do not run on these.
-_OTHER_STACKS = ("apple", "gaudi", "ibm", "inferentia", "tpu", "trainium")
 # Models are served in bf16: a GPU without a rate for it would have to run something else.
 _RATE = "bf16"
 # What a cell may say for "as the checkpoint is", or "the engine's own".
@@ -103,12 +102,17 @@ def axes_for(
     prices: PriceBook,
     terms: Terms,
     fixed: frozenset[str] = frozenset(),
+    model_from: str = "--model",
 ) -> Axes:
     """Return the axes: the usual ones, those of ``plan`` over them, what is ``fixed`` alone.
 
-    ``fixed`` are keys of the deployment that the command line gives.
+    ``fixed`` are keys of the deployment that the command line gives; ``model_from`` says where
+    the model was given.
+
+    Raises:
+        InputError: if there is no such model.
     """
-    native = load_model(spec.model).weights is not None
+    native = load_model(spec.model, model_from, "deployment.model").weights is not None
     values: dict[str, tuple[Any, ...]] = {
         "quantization": (None,) if native else WEIGHTS,
         "kv_cache_dtype": KV_DTYPES,
@@ -133,10 +137,11 @@ def axes_for(
 def priced_gpus(prices: PriceBook, terms: Terms) -> tuple[str, ...]:
     """Return the GPUs of the price list that vLLM runs bf16 on, sorted."""
     names = {one.gpu for one in prices.offers if one.terms == terms}
+    engine = load_engine()
     return tuple(
         name
         for name in sorted(names)
-        if _RATE in load_gpu(name).flops_per_s and not name.startswith(_OTHER_STACKS)
+        if _RATE in load_gpu(name).flops_per_s and engine.other_stack(name) is None
     )
 
 
@@ -153,7 +158,10 @@ def candidates(axes: Axes, spec: DeploymentSpec, origins: Origins) -> list[Candi
     for number, settings in enumerate(axes.points()):
         one = _resolved(number, settings, spec, origins)
         found.setdefault(number if one.deployment is None else _identity(one.deployment), one)
-    return list(found.values())
+    every = list(found.values())
+    if every[0].fate == "impossible" and len({one.reason for one in every}) == 1:
+        _resolve(every[0].settings, spec, origins)  # raises what is wrong whatever the others are
+    return every
 
 
 def _identity(deployment: Deployment) -> object:
@@ -167,15 +175,18 @@ def _identity(deployment: Deployment) -> object:
 
 
 def _resolved(number: int, settings: Settings, spec: DeploymentSpec, origins: Origins) -> Candidate:
-    update = {**settings, "replicas": 1}
     try:
-        deployment = resolve_deployment(spec.model_copy(update=update), origins)
+        deployment = _resolve(settings, spec, origins)
         _refuse_unlinked(deployment)
     except DoesNotFitError as error:
         return _without(number, settings, "memory", error)
     except InputError as error:
         return _without(number, settings, "impossible", error)
     return Candidate(number=number, settings=settings, deployment=deployment)
+
+
+def _resolve(settings: Settings, spec: DeploymentSpec, origins: Origins) -> Deployment:
+    return resolve_deployment(spec.model_copy(update={**settings, "replicas": 1}), origins)
 
 
 def _without(number: int, settings: Settings, fate: Fate, error: InputError) -> Candidate:
@@ -195,18 +206,21 @@ def _refuse_wrong(axes: Axes, spec: DeploymentSpec, origins: Origins) -> None:
     base = spec.model_dump(exclude_none=True)
     for key, values in axes.values.items():
         if key == "replicas":
-            raise InputError(origins.where("plan"), "vary", key, "any other key: it is the answer")
+            where = origins.given("deployment.replicas") or origins.where("plan")
+            raise InputError(where, "vary", key, "any other key: it is the answer")
         for value in values:
             _check(base, {key: value}, origins)
     for limits in axes.limits:
         _check(base, limits, origins)
-    which, where = "deployment.{}", origins.where("deployment")
-    for name in filter(None, axes.values["quantization"]):
-        find_format(name, where, which.format("quantization"))
-    for name in filter(None, axes.values["kv_cache_dtype"]):
-        find_kv_bytes(name, where, which.format("kv_cache_dtype"))
-    for gpu in axes.values["gpu"]:
-        load_gpu(gpu, origins.where("deployment.gpu"), "deployment.gpu")
+    finders: dict[str, Callable[[str, str, str], object]] = {
+        "quantization": find_format,
+        "kv_cache_dtype": find_kv_bytes,
+        "gpu": load_gpu,
+    }
+    for key, find in finders.items():
+        which = f"deployment.{key}"
+        for name in filter(None, axes.values[key]):
+            find(name, origins.where(which), which)
 
 
 def _check(base: Mapping[str, Any], settings: Mapping[str, Any], origins: Origins) -> None:

@@ -15,6 +15,8 @@ from simserve.report.page.reproduce import recipe
 
 _GIB = 1 << 30
 _DERIVED = "derived"
+_ROOFLINE = "roofline"
+_ESTIMATE = ": an estimate, not a measurement."
 _UNITS = (
     ("flops_per_s", 1e-12, "TFLOP/s"),
     ("bytes_per_s", 1e-12, "TB/s"),
@@ -102,33 +104,51 @@ def basis_section(
     resolved: Mapping[str, Any], latency: str, priced_from: Mapping[str, Any] | None
 ) -> Section:
     """Return the section of assumptions, with the figure of where the simulated time comes from."""
-    deployment = resolved["deployment"]
-    numbers = basis_numbers(deployment)
-    body: list[Child | Shown] = [element("p", _said(numbers, latency, priced_from))]
+    numbers = basis_numbers(resolved["deployment"])
+    said = f"{_counted(numbers)} {_priced_by(latency, priced_from)}"
+    body: list[Child | Shown] = [element("p", said)]
     if priced_from is not None:
         body += [*_priced(priced_from)]
+    return Section("What this rests on", [*body, *_listed(numbers, resolved["deployment"])])
+
+
+def numbers_section(resolved: Mapping[str, Any]) -> Section:
+    """Return the section of assumptions of an answer that stands on many runs."""
+    deployment = resolved["deployment"]
+    numbers = basis_numbers(deployment)
+    latency = deployment["latency"]
+    said = f"{_counted(numbers)} Steps are priced by {latency}"
+    said += _ESTIMATE if latency == _ROOFLINE else "."
+    return Section("The numbers behind it", [element("p", said), *_listed(numbers, deployment)])
+
+
+def _listed(numbers: list[BasisNumber], deployment: Mapping[str, Any]) -> Iterator[Child | Shown]:
     assumed = [one for one in numbers if one.kind == "assumed"]
     others = [one for one in numbers if one.kind != "assumed"]
     if assumed:
-        body.append(_number_table(assumed, "Assumed: nobody has measured or published these"))
-    body.append(details(f"The other {len(others)} numbers", _number_table(others, "By kind")))
-    body.append(details("Engine settings", _settings(deployment["engine"])))
-    body.append(details("Where the GPU's memory goes", _memory(deployment["kv"])))
-    return Section("What this rests on", body)
+        yield _number_table(assumed, "Assumed: nobody has measured or published these")
+    yield details(f"The other {len(others)} numbers", _number_table(others, "By kind"))
+    yield details("Engine settings", _settings(deployment["engine"]))
+    yield details("Where the GPU's memory goes", _memory(deployment["kv"]))
 
 
-def _said(numbers: list[BasisNumber], latency: str, priced_from: Mapping[str, Any] | None) -> str:
+def _counted(numbers: list[BasisNumber]) -> str:
     kinds = Counter(one.kind for one in numbers)
     parts = ", ".join(f"{kinds[kind]} {kind}" for kind in reversed(KINDS) if kinds[kind])
     share = kinds["assumed"] / len(numbers)
-    said = f"{len(numbers)} numbers about the GPU, its memory and the model stand behind this "
-    said += f"page: {parts}. So {share:.0%} of them are assumed. "
+    return (
+        f"{len(numbers)} numbers about the GPU, its memory and the model stand behind this "
+        f"page: {parts}. So {share:.0%} of them are assumed."
+    )
+
+
+def _priced_by(latency: str, priced_from: Mapping[str, Any] | None) -> str:
     if priced_from is None:
-        return said + f"Steps are priced by {latency}: an estimate, not a measurement."
+        return f"Steps are priced by {latency}{_ESTIMATE}"
     shares = priced_from["shares"]
     beyond = shares.get("extrap", 0.0) + shares.get("transfer", 0.0)
     return (
-        f"{said}Steps are priced by the {priced_from['kind']} profile {priced_from['profile']}; "
+        f"Steps are priced by the {priced_from['kind']} profile {priced_from['profile']}; "
         f"{beyond:.1%} of the simulated time is extrapolated, "
         f"{shares.get('roofline', 0.0):.1%} is a roofline estimate."
     )
@@ -179,29 +199,26 @@ def reproduce_section(
     resolved: Mapping[str, Any], digest: str, version: str, commands: str
 ) -> Section:
     """Return how to get the same numbers again: a scenario file and the ``commands``."""
+    made = joined(
+        element(
+            "p",
+            f"Made by simserve {version}; scenario digest ",
+            element("code", digest),
+            ". The same inputs, seed and version give the same bytes.",
+            class_="note",
+        )
+    )
+    return Section("Run it again", [*scenario_file(resolved, "the run"), code(commands), made])
+
+
+def scenario_file(resolved: Mapping[str, Any], what: str) -> list[Child | Shown]:
+    """Return the scenario of ``what`` as a file, and whether it resolves to the same."""
     found = recipe(resolved)
     if found.problem is None:
-        said: Markup = element(
-            "p",
+        said = (
             "This file was read back when the page was made, and resolves to the same values as "
-            "the run. Save it as scenario.yaml:",
+            f"{what}. Save it as scenario.yaml:"
         )
     else:
-        said = element("p", found.problem + " The nearest scenario file is:")
-    return Section(
-        "Run it again",
-        [
-            said,
-            code(found.text),
-            code(commands),
-            joined(
-                element(
-                    "p",
-                    f"Made by simserve {version}; scenario digest ",
-                    element("code", digest),
-                    ". The same inputs, seed and version give the same bytes.",
-                    class_="note",
-                )
-            ),
-        ],
-    )
+        said = found.problem + " The nearest scenario file is:"
+    return [element("p", said), code(found.text)]

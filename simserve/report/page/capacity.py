@@ -37,7 +37,10 @@ def _short(entry: Mapping[str, Any]) -> list[Child | Shown]:
     said = f"The deployment carries {number(load)} {unit}"
     if entry["low"] is not None and entry["high"] is not None:
         said += f"; by chance it might be from {number(entry['low'])} to {number(entry['high'])}"
-    said += f". The limit is set by {entry['limited_by']}."
+    said += {
+        None: ". No higher load was found that breaks it.",
+        "load": ". Above it the queue grows without end, before any objective is missed.",
+    }.get(entry["limited_by"], f". The limit is set by {entry['limited_by']}.")
     entries = [("Capacity", number(load), unit, "")]
     if entry["low"] is not None and entry["high"] is not None:
         low, high = number(entry["low"]), number(entry["high"])
@@ -130,6 +133,5 @@ def _basis(entry: Mapping[str, Any]) -> Child:
         f"(seed {entry['scenario']['seed']}); objectives per request are asked of "
         f"{entry['good_share']:.1%} of them. Scenario digest ",
         element("code", entry["scenario"]["digest"]),
-        ". The answer holds no scenario file; the page of one run at this load lists every "
-        "assumption (simserve run --out, then simserve report).",
+        ".",
     )

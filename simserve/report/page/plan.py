@@ -252,7 +252,51 @@ def _users(entry: Mapping[str, Any]) -> list[Child | Shown]:
     if not rows:
         return []
     head = ["users", "plan", "SLO kept", "TTFT p95, ms", "TPOT p95, ms"]
-    return [table(head, rows, "What so many users at once see", texts=2)]
+    panels = [
+        _panel(entry["users"], name, title, entry["scenario"]["slo"])
+        for name, title in (("ttft_p95", "TTFT p95"), ("tpot_p95", "TPOT p95"))
+    ]
+    return [
+        Shown(
+            name="users",
+            figure=curves([one for one in panels if one.lines], "users at once"),
+            title="Latency against users at once",
+            alt="; ".join(
+                f"{row[0]} users, {row[1]}: TTFT {row[3]}, TPOT {row[4]}" for row in rows
+            ),
+            caption=(
+                "Users ask again as soon as they are answered. Bars are 95 % intervals over the "
+                "runs; where not every run keeps the SLO, points are hollow."
+            ),
+        ),
+        table(head, rows, "What so many users at once see", texts=2),
+    ]
+
+
+def _panel(crowds: Sequence[Plan], name: str, title: str, slo: str) -> Panel:
+    points: dict[str, list[Point]] = {}
+    for one in crowds:
+        found = one["latency_ms"].get(name)
+        if found is not None:
+            half = found["half_width"]
+            points.setdefault(one["plan"], []).append(
+                Point(
+                    x=one["users"],
+                    y=found["value"],
+                    low=None if half is None else max(found["value"] - half, 0.0),
+                    high=None if half is None else found["value"] + half,
+                    sound=one["kept"] == one["runs"],
+                    note=f"{one['users']:,} users, {one['plan']}: {_latency(one, name)} ms",
+                )
+            )
+    asked = dict(word.partition(":")[::2] for word in slo.split()).get(name)
+    return Panel(
+        title=title,
+        y_label="ms",
+        lines=tuple(Line(name=plan, points=tuple(line)) for plan, line in points.items()),
+        limit=None if asked is None else float(asked),
+        limit_name="" if asked is None else f"asked: {asked} ms",
+    )
 
 
 def _start(winner: Plan) -> list[Child | Shown]:
@@ -283,9 +327,7 @@ def _basis(entry: Mapping[str, Any]) -> list[Child | Shown]:
         element(
             "p",
             f"Whole runs{each}, seed {scenario['seed']} and seeds that follow from it. Latencies "
-            "are simulated; how far the latency model may be off is part of no interval. The "
-            "answer holds no scenario file: simserve run at this plan and simserve report list "
-            "every assumption.",
+            "are simulated; how far the latency model may be off is part of no interval.",
         )
     )
     return body

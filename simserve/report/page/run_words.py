@@ -59,6 +59,8 @@ def _trust(summary: Mapping[str, Any]) -> str:
     words.append(_preemptions(cache))
     assumed = count(summary["scenario"]["assumed_numbers"], "assumed number")
     words.append(f"This is a simulation that rests on {assumed}, listed below.")
+    if summary["scenario"]["remark"]:
+        words.append(f"{summary['scenario']['remark']}.")
     return " ".join(words)
 
 

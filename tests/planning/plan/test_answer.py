@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from functools import cache
 
@@ -11,13 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simserve.inputs.launch_line.read import read_launch_line
-from simserve.inputs.plan_spec import PlanSpec
+from simserve.inputs.plan_spec import AudienceSpec, PlanSpec
+from simserve.inputs.workload import ArrivalsSpec
+from simserve.inputs.workload_prompts import SessionsSpec
 from simserve.planning.plan.answer import PlanAnswer
 from simserve.planning.plan.backends import LocalBackend
 from simserve.planning.plan.fronts import pareto
 from simserve.planning.plan.outcomes import outcome_of
+from simserve.planning.plan.people import at_peak
 from simserve.planning.plan.question import Runs, fresh_number
 from simserve.planning.plan.race import Plan, Probability
+from simserve.planning.run_scenario import run
 from simserve.report.plan import nobody_can, plan_dict, plan_text
 from simserve.report.plan_deploy import compose_text, serve_lines
 from tests.planning.plan.questions import VARY, planned, small_question, text_of
@@ -206,3 +211,41 @@ def test_runs_are_as_long_as_the_slo_lets_latencies_be() -> None:
     # 12 requests/s × (2 s + 0.2 s × about 50 tokens) × 20 latencies
     assert runs.whole == pytest.approx(12 * 12 * 20, rel=0.3) or runs.whole == 8 * 60
     assert runs.short is not None and runs.whole is not None and runs.short <= runs.whole
+
+
+def test_runs_of_conversations_that_wait_show_as_many_at_a_time_as_there_will_be() -> None:
+    """Little's law: as many as begin a second, times the seconds that one lasts."""
+    sessions = {"turns": 4, "think_time_s": 10, "wait_for_answer": True}
+    question = small_question()
+    workload = question.scenario.workload.model_copy(
+        update={
+            "sessions": SessionsSpec.model_validate(sessions),
+            "arrivals": ArrivalsSpec(process="poisson", rate_per_s=2),
+        }
+    )
+    runs = Runs.of(dataclasses.replace(question.scenario, workload=workload))
+    assert runs.whole is not None and runs.whole > 8 * (workload.num_requests or 0)
+    record = run(runs.at(winner().deployment, 2, 0, short=False)).record
+    arrival_ps, last_ps = record.requests.arrival_ps, record.meta["last_session_ps"]
+    # 2 a second for 30 s, three pauses; at a random moment two of the four turns are to come.
+    assert (arrival_ps > last_ps).sum() == pytest.approx(2 * 30 * 2, rel=0.35)
+    assert arrival_ps[-1] - last_ps < last_ps / 3
+
+
+def test_an_audience_that_converses_asks_as_many_requests() -> None:
+    """Its requests per user and day are requests: a conversation has several of them."""
+    number = {"low": 5, "high": 60, "kind": "assumed", "source": "a test", "date": "2026-11-20"}
+    audience = AudienceSpec.model_validate(
+        {
+            "daily_users": 3600,
+            "requests_per_user_per_day": number | {"value": 20},
+            "peak_hour_share": number | {"low": 0.05, "value": 0.1, "high": 0.2},
+        }
+    )
+    alone = small_question().scenario
+    sessions = SessionsSpec(turns=4, think_time_s=10, wait_for_answer=True)
+    talking = dataclasses.replace(
+        alone, workload=alone.workload.model_copy(update={"sessions": sessions})
+    )
+    rates = [at_peak(one, audience).workload.arrivals for one in (alone, talking)]
+    assert [one.rate_per_s for one in rates if one is not None] == pytest.approx([2.0, 0.5])
