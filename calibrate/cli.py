@@ -40,6 +40,30 @@ Device = Annotated[
 Attention = Annotated[
     str, typer.Option("--attention", metavar="NAME", help="Kernel; default: the best there is.")
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without", metavar="KERNEL", help="Not this one, as 'check' tells it. Repeatable."
+    ),
+]
+Limit = Annotated[
+    float | None,
+    typer.Option("--limit-s", metavar="S", min=1.0, help="Stop cleanly after S seconds."),
+]
+Blocks = Annotated[
+    list[str] | None, typer.Option("--only", metavar="BLOCK", help="A block. Repeatable.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME", help="What one model needs. Repeatable."),
+]
+Resume = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--fresh", help="Insist on a journal in DIR, or on none. Default: go on."
+    ),
+]
+Retry = Annotated[bool, typer.Option("--retry", help="Measure again what failed or was refused.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -61,27 +85,13 @@ def calibrate(ctx: typer.Context) -> None:
 def run(
     plan: PlanName = _DEFAULT_PLAN,
     out: Out = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="BLOCK", help="A block. Repeatable.")
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="NAME", help="What one model needs. Repeatable."),
-    ] = None,
+    only: Blocks = None,
+    model: Models = None,
     attention: Attention = "",
-    limit_s: Annotated[
-        float | None,
-        typer.Option("--limit-s", metavar="S", min=1.0, help="Stop cleanly after S seconds."),
-    ] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--fresh", help="Insist on a journal in DIR, or on none. Default: go on."
-        ),
-    ] = None,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Measure again what failed or was refused.")
-    ] = False,
+    without: Without = None,
+    limit_s: Limit = None,
+    resume: Resume = None,
+    retry: Retry = False,
     gpu: GpuName = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points and seconds; measure nothing.")
@@ -90,7 +100,7 @@ def run(
         bool, typer.Option("--points", help="With --dry-run: every point, in order.")
     ] = False,
 ) -> None:
-    """Measure a plan, the most valuable points first, and write a profile.
+    """Measure a plan, the most valuable points first; write a profile.
 
     The journal in DIR has every finished point: a run that was killed goes on where it
     was. A kernel that crashes or hangs is recorded as failed and skipped.
@@ -120,6 +130,7 @@ def run(
             blocks=blocks,
             models=models,
             attention=attention,
+            without=tuple(without or ()),
             limit_s=limit_s,
             retry=retry,
             fresh=None if resume is None else not resume,
@@ -136,7 +147,7 @@ def profile(
     ] = None,
     gpu: GpuName = None,
 ) -> None:
-    """Write the profile of a journal anew, also of a run that was killed."""
+    """Write the profile of a journal anew, also after a kill."""
     from calibrate.profile_writer import write_profile
 
     typer.echo(write_profile(folder, to, gpu))
@@ -150,7 +161,7 @@ def report(
         int, typer.Option("--suspects", metavar="N", min=0, help="Suspicious cells to show.")
     ] = 12,
 ) -> None:
-    """Say how far a calibration can be trusted, and what to measure next."""
+    """Say how far a calibration can be trusted, what to measure next."""
     from calibrate.report import report_text
 
     typer.echo(report_text(folder, gpu, suspects), nl=False)
@@ -165,14 +176,17 @@ def check(
     device: Device = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N")] = 0,
 ) -> None:
-    """Compare every kernel with a float64 reference, also inside a CUDA graph."""
+    """Compare every kernel with float64, also inside a CUDA graph.
+
+    A kernel that crashes or hangs is a failed row, and the others go on.
+    """
     need_torch()
-    import torch
+    from calibrate.check import HEADER, row_text, tally
+    from calibrate.check_apart import check_apart
 
-    from calibrate.check import check_table, run_checks
-
-    rows = run_checks(torch.device(_device(device)), seed, kernels or None)
-    typer.echo(check_table(rows))
+    typer.echo(HEADER)
+    rows = check_apart(_device(device), seed, kernels or (), lambda row: typer.echo(row_text(row)))
+    typer.echo(tally(rows))
     if not all(row.passed for row in rows):
         raise typer.Exit(ANSWER_IS_NO)
 
@@ -189,7 +203,7 @@ def memory(
     max_model_len: Annotated[int, typer.Option(min=1)] = 8192,
     gpu_memory_utilization: Annotated[float, typer.Option(min=0.01, max=1.0)] = 0.92,
 ) -> None:
-    """Measure what stands beside the KV blocks, and predict their number."""
+    """Measure what stands beside the KV blocks; predict their number."""
     need_torch()
     from calibrate.memory import MemoryRequest, measure_memory, memory_text, write_memory
 
@@ -221,7 +235,7 @@ def validate(
         typer.Option("--profile", metavar="DIR", help="What 'run' wrote; a CPU is measured anew."),
     ] = None,
     attention: Attention = "",
-    limit_s: Annotated[float | None, typer.Option("--limit-s", metavar="S", min=1.0)] = None,
+    limit_s: Limit = None,
     replay_s: Annotated[float | None, typer.Option("--replay-s", metavar="S", min=1.0)] = None,
     async_scheduling: Annotated[
         bool | None, typer.Option("--async-scheduling/--no-async-scheduling")
@@ -229,8 +243,11 @@ def validate(
     page: Annotated[
         Path | None, typer.Option("--page", metavar="FILE.md", help="The report, once more.")
     ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=1, help="Whole runs in a row.")
+    ] = 1,
 ) -> None:
-    """Replay traces on the reference engine and in the simulator, and compare."""
+    """Replay traces on a real engine and in the simulator; compare."""
     need_torch()
     from calibrate.validate.report import text
     from calibrate.validate.run import ValidateRequest
@@ -245,10 +262,11 @@ def validate(
         replay_s=replay_s,
         async_scheduling=async_scheduling,
         page=page,
+        runs=runs,
     )
     found = run_loop(asked, _say)
     typer.echo(text(found))
-    if found.missed:
+    if found.runs_missed:
         raise typer.Exit(ANSWER_IS_NO)
 
 
@@ -264,7 +282,7 @@ def replay(
     attention: Attention = "",
     seed: Annotated[int, typer.Option("--seed", metavar="N")] = 0,
 ) -> None:
-    """Serve a workload for real, and write the logs that the simulator writes."""
+    """Serve a workload for real; write the same logs as a simulation."""
     need_torch()
     from calibrate.replay_command import replay as serve
 

@@ -145,7 +145,6 @@ def _runner(asked: MemoryRequest, model: ModelSpec, device: torch.device) -> Run
         attention = fitting[0]
     longest = min(asked.max_num_batched_tokens, asked.max_model_len)
     blocks = -(-longest // _BLOCK) + asked.max_num_seqs + _SPARE_BLOCKS
-    captured = registry.ATTENTION[attention].captured
     setup = EngineSetup(
         model=model,
         device=device,
@@ -153,7 +152,7 @@ def _runner(asked: MemoryRequest, model: ModelSpec, device: torch.device) -> Run
         attention=attention,
         gemm=backends.gemm[dtype],
         ops=backends.pointwise,
-        graph_sizes=GRAPH_SIZES if device.type == "cuda" and captured else (),
+        graph_sizes=GRAPH_SIZES if device.type == "cuda" else (),
     )
     limits = SchedulerLimits(
         max_num_seqs=asked.max_num_seqs,

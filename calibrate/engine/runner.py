@@ -26,7 +26,7 @@ from calibrate.engine.inputs import (
     order_of,
 )
 from calibrate.engine.model import Kernels, Transformer, Workspace
-from calibrate.kernels.interface import PagedBatch
+from calibrate.kernels.interface import PagedBatch, replan, replayable
 from calibrate.kernels.registry import ATTENTION, GEMM, OPS, Entry
 from simserve.errors import InputError, SimserveError, unknown_name
 from simserve.inputs.model_spec import ModelSpec
@@ -134,7 +134,8 @@ class Runner:
     """The model with a KV cache and buffers for replays within ``limits``.
 
     A replay may have fewer blocks, sequences or tokens than ``limits``, but must have its
-    block size and longest context. ``graph_sizes`` is empty if the attention cannot be captured.
+    block size and longest context. ``graph_sizes`` is empty if graphs of the attention are of
+    no use with other lengths.
 
     Raises:
         InputError: if the kernels cannot serve the model.
@@ -144,7 +145,8 @@ class Runner:
         self.setup, self.limits = setup, limits
         kernels = load_kernels(setup)
         device = setup.device
-        captured = ATTENTION[setup.attention].captured
+        empty = torch.empty(0, dtype=torch.int32, device=device)
+        captured = replayable(kernels.attention, PagedBatch((1,), (1,), empty, empty, empty))
         self.graph_sizes = tuple(sorted(setup.graph_sizes)) if captured else ()
         with torch.inference_mode():
             self.model = Transformer(
@@ -166,10 +168,6 @@ class Runner:
         self._eager = torch.zeros(most, dtype=torch.int32, device=device)
         self._graphs: dict[int, CapturedDecode] = {}
         self._attention = kernels.attention
-        # What a kernel that divides its work by the lengths wants to know before each replay.
-        self._replan: Callable[[Any, PagedBatch], None] | None = getattr(
-            kernels.attention, "replan", None
-        )
         self._vocab_size = setup.model.vocab_size
 
     def graph_size(self, decodes: int) -> int:
@@ -193,8 +191,7 @@ class Runner:
         batch = _batch(inputs, host.query_tokens, host.context_tokens)
         if captured is not None:
             work = captured.graph.replay
-            if self._replan is not None:
-                self._replan(captured.planned, batch)
+            replan(self._attention, captured.planned, batch)
         else:
             work = partial(self.model.forward, inputs, self._plan(batch), self.cache, self.work)
         sampled = staging.sampled[: host.real_seqs]
@@ -220,17 +217,25 @@ class Runner:
     # -- before the first step
 
     def capture(self) -> None:
-        """Capture a graph for every size, the largest first; on a CPU there is nothing to do."""
+        """Capture a graph for every size, the largest first; on a CPU there is nothing to do.
+
+        All on one stream, with one pool: libraries keep a workspace per stream, and temporary
+        memory of one graph serves the next.
+        """
         if self.setup.device.type != "cuda":
             return
-        pool = torch.cuda.graph_pool_handle()
+        pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         with torch.inference_mode():
             for size in reversed(self.graph_sizes):
-                self._graphs[size] = self._captured(size, pool)
+                self._graphs[size] = self._captured(size, pool, stream)
         torch.cuda.synchronize()
 
-    def _captured(self, size: int, pool: Any) -> CapturedDecode:
-        """Capture a decode of ``size`` sequences, planned for the longest context."""
+    def _captured(self, size: int, pool: Any, stream: Any) -> CapturedDecode:
+        """Capture a decode of ``size`` sequences, planned for the longest context.
+
+        ``replan`` divides the work anew before every replay, or the division does not depend on
+        the lengths: so a replay does what a table's row of these lengths was measured to do.
+        """
         layout = Layout(size, size, self.width)
         buffer = torch.zeros(layout.length, dtype=torch.int32, device=self.setup.device)
         inputs = device_inputs(buffer, layout)
@@ -239,15 +244,15 @@ class Runner:
         longest = self.limits.max_model_len
         inputs.context_lens.fill_(longest)
         planned = self._plan(_batch(inputs, (1,) * size, (longest,) * size))
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        forward = partial(self.model.forward, inputs, planned, self.cache, self.work)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(_CAPTURE_WARM_UPS):
-                self.model.forward(inputs, planned, self.cache, self.work)
-        torch.cuda.current_stream().wait_stream(aside)
+                forward()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            self.model.forward(inputs, planned, self.cache, self.work)
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            forward()
+        torch.cuda.current_stream().wait_stream(stream)
         return CapturedDecode(graph, buffer, planned)
 
 

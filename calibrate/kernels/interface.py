@@ -7,7 +7,7 @@ and may allocate; ``run`` only launches, so that it can be captured in a CUDA gr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -78,7 +78,8 @@ class PagedAttention(Protocol):
         """Do the host's work for one call shape: scheduler metadata, workspaces, splits.
 
         A CUDA graph captured with the result may be replayed after the *contents* of
-        ``batch``'s tensors changed, within the ``max`` of the planned context lengths.
+        ``batch``'s tensors changed, within the ``max`` of the planned context lengths;
+        after ``replan``, where the kernel has it.
         """
         ...
 
@@ -92,6 +93,40 @@ class PagedAttention(Protocol):
     ) -> None:
         """Launch: write the attention of every query token into ``out``."""
         ...
+
+
+@runtime_checkable
+class Replanned(Protocol):
+    """An attention kernel that divides its work by the lengths before it is launched.
+
+    A graph is captured for the longest contexts. ``replan`` before a replay divides the work as
+    ``plan`` would for the lengths of the day: so what an engine replays is what is measured. A
+    kernel without it decides on the device, or by the number of sequences alone.
+    """
+
+    def replan(self, planned: Any, batch: PagedBatch) -> None:
+        """Plan anew, in place, for lengths that changed; outside a graph."""
+        ...
+
+
+@runtime_checkable
+class SometimesReplayable(Protocol):
+    """A kernel of which some captured calls are of no use with other lengths."""
+
+    def replayable(self, batch: PagedBatch) -> bool:
+        """Tell whether a graph of such a call may be replayed with other lengths."""
+        ...
+
+
+def replayable(kernel: object, batch: PagedBatch) -> bool:
+    """Tell whether a captured call may be replayed with other lengths; a kernel may say no."""
+    return not isinstance(kernel, SometimesReplayable) or kernel.replayable(batch)
+
+
+def replan(kernel: object, planned: Any, batch: PagedBatch) -> None:
+    """Bring the plan of a graph up to date, if the kernel wants that."""
+    if isinstance(kernel, Replanned) and replayable(kernel, batch):
+        kernel.replan(planned, batch)
 
 
 class Gemm(Protocol):

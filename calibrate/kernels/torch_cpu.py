@@ -74,11 +74,7 @@ def groups_of_similar_size(blocks: Sequence[int], limit: int, padding: int) -> I
 
 
 class TorchAttention:
-    """Gather, then ``scaled_dot_product_attention`` (accumulates in float32).
-
-    Of a captured call the lengths and the block table may change, but not which packed rows
-    belong to which sequence.
-    """
+    """Gather, then ``scaled_dot_product_attention`` (accumulates in float32)."""
 
     name = "torch"
 
@@ -95,12 +91,14 @@ class TorchAttention:
             return f"{shape.heads} query heads do not divide by {shape.kv_heads} KV heads"
         return None
 
+    def replayable(self, batch: PagedBatch) -> bool:
+        """Tell that a graph gathers as much as it was planned for: of no use with other lengths."""
+        return bool(batch.block_table.device.type == "cpu")  # which has no graphs
+
     def plan(self, shape: AttentionShape, batch: PagedBatch) -> TorchPlan:
         """Group the decodes and find the scratch memory."""
         device = batch.block_table.device
         blocks = [-(-context // shape.block_size) for context in batch.context_tokens]
-        if device.type != "cpu":  # may be captured: every sequence may become the longest
-            blocks = [max(blocks)] * len(blocks)
         starts = [0]
         for tokens in batch.query_tokens:
             starts.append(starts[-1] + tokens)

@@ -14,7 +14,13 @@ from typing import Any, Final, Protocol
 import torch
 
 from calibrate.kernels import reference
-from calibrate.kernels.interface import AttentionShape, PagedAttention, PagedBatch
+from calibrate.kernels.interface import (
+    AttentionShape,
+    PagedAttention,
+    PagedBatch,
+    replan,
+    replayable,
+)
 from calibrate.kernels.latent import LatentAttention, LatentShape
 
 # Relative Frobenius errors. Rounding alone gives 2e-3 in bfloat16 and under 1e-6 in float32; a
@@ -72,18 +78,10 @@ def overwrite(held: Any, new: Any) -> None:
             overwrite(getattr(held, field.name), getattr(new, field.name))
 
 
-def replayable(kernel: Any, batch: PagedBatch) -> bool:
-    """Tell whether a captured call may be replayed with other lengths; a kernel may say no."""
-    asked = getattr(kernel, "replayable", None)
-    return asked is None or bool(asked(batch))
-
-
-def replan(kernel: Any, planned: Any, batch: PagedBatch) -> None:
-    """Bring a plan up to date, as an engine does before a replay, if the kernel wants that."""
-    again = getattr(kernel, "replan", None)
-    if again is not None and replayable(kernel, batch):
-        contexts = tuple(batch.context_lens.tolist())
-        again(planned, dataclasses.replace(batch, context_tokens=contexts))
+def brought_up_to_date(kernel: object, planned: Any, batch: PagedBatch) -> None:
+    """Plan anew for what ``fill`` wrote into the tensors, as an engine does before a replay."""
+    contexts = tuple(batch.context_lens.tolist())
+    replan(kernel, planned, dataclasses.replace(batch, context_tokens=contexts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +98,14 @@ LENGTHS: Final = (
     Lengths("prefill 150", ((150, 150),)),
     Lengths("prefill 2 with past", ((64, 300), (33, 40))),
     Lengths("mixed 4+2", ((1, 90), (40, 40), (1, 1), (1, 260), (17, 129), (1, 48))),
+)
+
+
+# An engine's sizes: many waves of programs, uneven splits, several tiles of queries.
+LARGE: Final = (
+    Lengths("decode 64 long", tuple((1, 64 * blocks) for blocks in range(1, 65))),
+    Lengths("prefill 2048+2048", ((2048, 4096),)),
+    Lengths("mixed 16+1 long", (*[(1, 2000)] * 16, (1024, 3000))),
 )
 
 
@@ -196,7 +202,7 @@ class AttentionTrial:
         if self.planned is None:
             self.planned = self.kernel.plan(self.shape, self.pages.batch)
         else:
-            replan(self.kernel, self.planned, self.pages.batch)
+            brought_up_to_date(self.kernel, self.planned, self.pages.batch)
 
     def run(self) -> None:
         """Launch."""
@@ -242,7 +248,7 @@ class LatentTrial:
         if self.planned is None:
             self.planned = self.kernel.plan(shape, self.pages.batch)
         else:
-            replan(self.kernel, self.planned, self.pages.batch)
+            brought_up_to_date(self.kernel, self.planned, self.pages.batch)
 
     def run(self) -> None:
         """Launch."""
@@ -258,7 +264,7 @@ def attention_trials(kernel: PagedAttention, device: torch.device) -> Iterator[T
     gpu = device.type == "cuda"
     half = torch.bfloat16
     main = AttentionShape(32, 8, 128) if gpu else AttentionShape(8, 2, 64)
-    for lengths in LENGTHS:
+    for lengths in (*LENGTHS, *(LARGE if gpu else ())):
         yield AttentionTrial(kernel, main, lengths, device)
     wide = AttentionShape(16, 2, 128)
     fp8 = dataclasses.replace(main, kv_dtype=torch.float8_e4m3fn)
@@ -273,6 +279,7 @@ def attention_trials(kernel: PagedAttention, device: torch.device) -> Iterator[T
 
 def latent_trials(kernel: LatentAttention, device: torch.device) -> Iterator[Trial]:
     """Yield the cases of latent attention, at DeepSeek's sizes."""
-    for heads in (16, 128) if device.type == "cuda" else (4,):
-        for lengths in LENGTHS:
+    gpu = device.type == "cuda"
+    for heads in (16, 128) if gpu else (4,):
+        for lengths in (*LENGTHS, *(LARGE[:1] if gpu else ())):
             yield LatentTrial(kernel, LatentShape(heads), lengths, device)

@@ -1,8 +1,8 @@
 """Paged decode attention in Triton: the KV of a sequence is split among programs, then combined.
 
 One program streams one share of the keys and values of one KV head, for all query heads that
-read it (packed as the rows of one matrix product). Lengths and pages are read on the device, so
-a captured launch serves any lengths up to those that it was planned for.
+read it (packed as the rows of one matrix product). Lengths and pages are read on the device, and
+the grid depends on the number of sequences alone: a captured launch serves any lengths.
 The method is flash decoding (Dao et al., 2023).
 """
 
@@ -10,6 +10,7 @@ The method is flash decoding (Dao et al., 2023).
 # mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def"
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +19,8 @@ import triton
 import triton.language as tl
 
 from calibrate.kernels.interface import AttentionShape, PagedBatch
+from calibrate.kernels.triton_softmax import LOG2_E, attend, dot_precision
 
-LOG2_E: Final = 1.4426950408889634
 ROWS: Final = 16  # the least rows of a matrix product in Triton; heads beyond the group are idle
 BLOCK_N: Final = 64  # KV tokens of one product: 16 KiB of keys at 128 bf16 values a head
 SHARE_STEP: Final = 128  # a share of a context is a multiple of this many tokens
@@ -68,11 +69,8 @@ def decode_kernel(
     start = split * share
     if start >= context:
         return
-    stop = tl.minimum(start + share, context)
-
     rows = tl.arange(0, ROWS)
     dims = tl.arange(0, PADDED_SIZE)
-    tokens = tl.arange(0, BLOCK_N)
     real_row = rows < GROUP
     real_dim = dims < HEAD_SIZE
     heads = kv_head * GROUP + rows
@@ -81,40 +79,23 @@ def decode_kernel(
         query + row * query_row + heads[:, None] * query_head + dims[None, :],
         mask=real_row[:, None] & real_dim[None, :], other=0.0,
     )  # fmt: skip
-
-    table = block_table + seq.to(tl.int64) * table_row
-    key_base = key_cache + kv_head * key_head + dims[None, :]
-    value_base = value_cache + kv_head * value_head + dims[None, :]
-    best = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    summed = tl.zeros([ROWS, PADDED_SIZE], tl.float32)
-    for begin in range(start, stop, BLOCK_N):
-        at = begin + tokens
-        real = at < stop
-        block = tl.load(table + at // BLOCK_SIZE, mask=real, other=0).to(tl.int64)
-        inside = at % BLOCK_SIZE
-        loaded = real[:, None] & real_dim[None, :]
-        k = tl.load(
-            key_base + (block * key_block + inside * key_token)[:, None], mask=loaded, other=0.0
-        ).to(q.dtype)
-        v = tl.load(
-            value_base + (block * value_block + inside * value_token)[:, None],
-            mask=loaded, other=0.0,
-        ).to(q.dtype)  # fmt: skip
-        logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_log2
-        logits = tl.where(real[None, :], logits, float("-inf"))
-        peak = tl.maximum(best, tl.max(logits, 1))
-        weights = tl.exp2(logits - peak[:, None])
-        decay = tl.exp2(best - peak)
-        total = total * decay + tl.sum(weights, 1)
-        summed = summed * decay[:, None]
-        summed = tl.dot(weights.to(q.dtype), v, summed, input_precision=PRECISION)
-        best = peak
-
+    best, total, summed = attend(
+        q,
+        tl.full([ROWS], float("-inf"), tl.float32),
+        tl.zeros([ROWS], tl.float32),
+        tl.zeros([ROWS, PADDED_SIZE], tl.float32),
+        start, tl.minimum(start + share, context),
+        key_cache + kv_head * key_head + dims[None, :],
+        value_cache + kv_head * value_head + dims[None, :],
+        block_table + seq.to(tl.int64) * table_row,
+        tl.zeros([ROWS], tl.int32) + context,  # every row sees the whole share
+        scale_log2, key_block, key_token, value_block, value_token, real_dim,
+        BLOCK_SIZE, BLOCK_N, True, PRECISION,
+    )  # fmt: skip
     result = summed / total[:, None]
     written = real_row[:, None] & real_dim[None, :]
     if SPLIT:
-        place = (row * HEADS + heads) * splits + split
+        place = (seq.to(tl.int64) * HEADS + heads) * splits + split
         tl.store(partial + place[:, None] * HEAD_SIZE + dims[None, :], result, mask=written)
         tl.store(log_sums + place, best + tl.log2(total), mask=real_row)
     else:
@@ -139,7 +120,7 @@ def combine_kernel(
     dims = tl.arange(0, PADDED_SIZE)
     real_dim = dims < HEAD_SIZE
     row = first_row.to(tl.int64)
-    first = (row * HEADS + head) * splits
+    first = (seq.to(tl.int64) * HEADS + head) * splits
     best = tl.full([1], float("-inf"), tl.float32)
     total = tl.zeros([1], tl.float32)
     summed = tl.zeros([PADDED_SIZE], tl.float32)
@@ -171,27 +152,26 @@ class DecodePlan:
     shape: AttentionShape
     batch: PagedBatch
     splits: int
-    partial: torch.Tensor  # float32[tokens, heads, splits, head_size]
-    log_sums: torch.Tensor  # float32[tokens, heads, splits]
+    partial: torch.Tensor  # float32[seqs, heads, splits, head_size]
+    log_sums: torch.Tensor  # float32[seqs, heads, splits]
 
 
-def choose_splits(batch: PagedBatch, kv_heads: int, sms: int) -> int:
-    """Return into how many shares each context is cut.
+@functools.cache
+def choose_splits(decodes: int, kv_heads: int, sms: int) -> int:
+    """Return into how many shares each context is cut, at most: a share is never below a step.
 
     The fewest whose programs fill whole waves of the GPU nearly as well as any number does
-    (FlashAttention-2's rule). Uneven sequences count by their part of the longest, so that the
-    longest does not run on alone.
+    (FlashAttention-2's rule). The lengths have no say: an engine captures a graph for a number
+    of sequences, whatever their lengths will be, and what is measured must be what it launches.
+    vLLM's Triton backend decides by the number of sequences, too.
     """
-    longest = max(batch.context_tokens)
-    most = min(MAX_SPLITS, -(-longest // SHARE_STEP))
-    equal_seqs = sum(batch.context_tokens) / longest
     slots = sms * PROGRAMS_PER_SM
 
     def filled(splits: int) -> float:
-        waves = equal_seqs * kv_heads * splits / slots
+        waves = decodes * kv_heads * splits / slots
         return waves / -(-waves // 1)
 
-    efficiencies = [filled(splits) for splits in range(1, most + 1)]
+    efficiencies = [filled(splits) for splits in range(1, MAX_SPLITS + 1)]
     goal = GOOD_ENOUGH * max(efficiencies)
     return next(n for n, reached in enumerate(efficiencies, start=1) if reached >= goal)
 
@@ -202,8 +182,8 @@ def plan_decode(shape: AttentionShape, batch: PagedBatch) -> DecodePlan:
     sms = H200_SMS
     if device.type == "cuda":
         sms = torch.cuda.get_device_properties(device).multi_processor_count
-    splits = choose_splits(batch, shape.kv_heads, sms)
-    rows = batch.tokens if splits > 1 else 0
+    splits = choose_splits(batch.query_tokens.count(1), shape.kv_heads, sms)
+    rows = batch.seqs if splits > 1 else 0
     partial = torch.empty(
         (rows, shape.heads, splits, shape.head_size), dtype=torch.float32, device=device
     )
@@ -241,8 +221,3 @@ def run_decode(
             planned.partial, planned.log_sums, out, batch.context_lens, batch.query_start,
             planned.splits, out.stride(0), COMBINED=COMBINED, num_warps=NUM_WARPS, **common,
         )  # fmt: skip
-
-
-def dot_precision(dtype: torch.dtype) -> str:
-    """Return how Triton multiplies: float32 exactly, not in the rounded tf32 format."""
-    return "ieee" if dtype == torch.float32 else "tf32"

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from calibrate.kernels.interface import AttentionShape, PagedBatch
-from calibrate.kernels.triton_decode import LOG2_E, dot_precision
+from calibrate.kernels.triton_softmax import LOG2_E, attend, dot_precision
 
 TILE_ROWS: Final = 128  # query tokens times query heads of a group
 BLOCK_N: Final = 64  # KV tokens of one product
@@ -40,46 +40,6 @@ def sequence_of(query_start, tile, seqs, TILE: tl.constexpr):
         else:
             high = middle
     return low - 1
-
-
-@triton.jit
-def attend(
-    q, best, total, summed, begin, end, key_base, value_base, table, last_visible,
-    scale_log2, key_block, key_token, value_block, value_token, real_dim,
-    BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Take the KV tokens from ``begin`` to ``end`` into the running softmax.
-
-    ``last_visible`` is the last token that each row may see; only ``MASKED`` asks for it, else
-    every token is visible to every row.
-    """
-    tokens = tl.arange(0, BLOCK_N)
-    for first in range(begin, end, BLOCK_N):
-        at = first + tokens
-        real = at < end
-        block = tl.load(table + at // BLOCK_SIZE, mask=real, other=0).to(tl.int64)
-        inside = at % BLOCK_SIZE
-        loaded = real[:, None] & real_dim[None, :]
-        k = tl.load(
-            key_base + (block * key_block + inside * key_token)[:, None], mask=loaded, other=0.0
-        ).to(q.dtype)
-        v = tl.load(
-            value_base + (block * value_block + inside * value_token)[:, None],
-            mask=loaded, other=0.0,
-        ).to(q.dtype)  # fmt: skip
-        logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_log2
-        if MASKED:
-            visible = (at[None, :] <= last_visible[:, None]) & real[None, :]
-            logits = tl.where(visible, logits, float("-inf"))
-        peak = tl.maximum(best, tl.max(logits, 1))
-        weights = tl.exp2(logits - peak[:, None])
-        decay = tl.exp2(best - peak)
-        total = total * decay + tl.sum(weights, 1)
-        summed = summed * decay[:, None]
-        summed = tl.dot(weights.to(q.dtype), v, summed, input_precision=PRECISION)
-        best = peak
-    return best, total, summed
 
 
 @triton.jit(do_not_specialize=["seqs", "table_row"])

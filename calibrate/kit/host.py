@@ -1,12 +1,14 @@
 """One command on a GPU host: unpack, say what is there, work within a time limit, pack up.
 
 The work itself is ``python -m calibrate …`` in a process of its own. Whatever happens to it, its
-log and what it wrote so far are in the output folder, in few files of limited size.
+log and what it wrote so far are in the output folder, in few files of limited size: also while
+it works, as whoever lends the host may end everything at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -16,9 +18,9 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Literal
 
 from calibrate.kit.parts import MIB
 from calibrate.kit.unpack import environment, unpack
@@ -31,7 +33,8 @@ LIMIT_S: Final = 570.0
 PIECE_BYTES: Final = 16 * MIB
 """The largest file that is written."""
 _PACKING_S: Final = 30.0  # kept for stopping the work and for packing its results
-_GRACE_S: Final = 10.0  # from the polite signal to the other one
+_GRACE_S: Final = 15.0  # from the polite signal to the other one: a profile is written
+_SAVE_EVERY_S: Final = 60.0  # what is there is packed so often while the work goes on
 
 _CLOSING_S: Final = 20.0  # for what a measurement writes after its last point
 
@@ -46,6 +49,8 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
 _PROFILE: Final = Path("run", "profile")
 _VERSIONS: Final = "calibrate.kit.versions"
 _STOPPED = 124  # as timeout(1) says it
+_QUICK: Final = 0  # presets of xz
+_THOROUGH: Final = 6
 
 
 def work(
@@ -86,9 +91,11 @@ def work(
         _run([*python, _VERSIONS], variables, deadline, tell)
         command = _command(task, results, deadline - _CLOSING_S) + list(extra)
         tell(f"python -m {' '.join(command)}")
-        status = _run([*python, *command], variables, deadline, tell)
+        archive = out / f"{task}.tar.xz"
+        save = functools.partial(_pack, results, archive, preset=_QUICK)
+        status = _run([*python, *command], variables, deadline, tell, save)
         tell(f"exit status {status} after {time.monotonic() - started:.0f} s")
-        for piece in _pack(results, out / f"{task}.tar.xz"):
+        for piece in _pack(results, archive):
             tell(f"{piece.name}: {piece.stat().st_size / MIB:.2f} MiB")
     return status
 
@@ -102,8 +109,17 @@ def _command(task: str, results: Path, deadline: float) -> list[str]:
     return command
 
 
-def _run(command: Sequence[str], variables: dict[str, str], deadline: float, tell: Say) -> int:
-    """Run a command, tell its output line by line, and stop it and all its own at the deadline."""
+def _run(
+    command: Sequence[str],
+    variables: dict[str, str],
+    deadline: float,
+    tell: Say,
+    save: Callable[[], object] = lambda: None,
+) -> int:
+    """Run a command, tell its output line by line, and stop it and all its own at the deadline.
+
+    ``save`` is called now and then.
+    """
     process = subprocess.Popen(
         command,
         env=variables,
@@ -117,7 +133,7 @@ def _run(command: Sequence[str], variables: dict[str, str], deadline: float, tel
     reader = threading.Thread(target=_tell_all, args=(lines, tell), daemon=True)
     reader.start()
     try:
-        status = process.wait(max(0.0, deadline - time.monotonic()))
+        status = _ended(process, deadline, save)
     except subprocess.TimeoutExpired:
         tell("the time is up: stopping")
         status = _STOPPED
@@ -127,6 +143,20 @@ def _run(command: Sequence[str], variables: dict[str, str], deadline: float, tel
         raise
     reader.join(_GRACE_S)
     return status
+
+
+def _ended(process: subprocess.Popen[str], deadline: float, save: Callable[[], object]) -> int:
+    """Return the exit status of a process that ends by the deadline.
+
+    Raises:
+        subprocess.TimeoutExpired: if it does not.
+    """
+    while (left_s := deadline - time.monotonic()) > _SAVE_EVERY_S:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_SAVE_EVERY_S)
+        with contextlib.suppress(OSError):  # a file that the work just renamed
+            save()
+    return process.wait(max(0.0, left_s))
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -153,19 +183,22 @@ def _both(say: Say, log: IO[str]) -> Say:
     return tell
 
 
-def _pack(results: Path, archive: Path) -> Iterator[Path]:
-    """Write what is in ``results``, and yield the pieces; joined, they are the archive."""
+def _pack(results: Path, archive: Path, preset: Literal[0, 6] = _THOROUGH) -> list[Path]:
+    """Write what is in ``results``, and return the pieces; joined, they are the archive."""
     if not any(results.iterdir()):
-        return
+        return []
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+    with tarfile.open(fileobj=packed, mode="w:xz", preset=preset) as tar:
         tar.add(results, arcname=".")
     content = packed.getvalue()
-    starts = range(0, len(content), PIECE_BYTES)
-    for number, start in enumerate(starts):
+    pieces = []
+    for number, start in enumerate(range(0, len(content), PIECE_BYTES)):
         piece = archive if number == 0 else archive.with_name(f"{archive.name}.{number}")
-        piece.write_bytes(content[start : start + PIECE_BYTES])
-        yield piece
+        half = piece.with_name(f"{piece.name}.part")
+        half.write_bytes(content[start : start + PIECE_BYTES])
+        half.replace(piece)
+        pieces.append(piece)
+    return pieces
 
 
 def _extract(archive: Path, results: Path) -> None:

@@ -63,26 +63,41 @@ class TorchBench:
         }
 
     def measure(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns of a point, or ``status`` and ``error`` if there are none."""
+        """Return the columns of a point, or ``status`` and ``error`` if there are none.
+
+        All of it without gradients: what one capture allocates for random numbers the next one
+        writes to, and torch forbids to write outside of this mode to what was made in it.
+        """
         request = Request(asked["table"], asked["keys"], asked["how"], asked["cold_bytes"])
         self._points += 1
         if self._points % _COLLECT_EVERY == 0:
             gc.collect()
+        with torch.inference_mode():
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> dict[str, Any]:
         for alone in (False, True):
             if alone:  # the points before it held the memory
-                self._setting.clear()
-                gc.collect()
+                self._clear()
             try:
                 return self._timed(request)
             except RefusedError as error:
                 return {"status": "refused", "error": str(error)}
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
-        self._setting.clear()
+        self._clear()
         return {"status": "failed", "error": f"out of memory: {reason}"}
+
+    def _clear(self) -> None:
+        """Give back all memory; graphs first, as the caches are emptied at the end."""
+        self._clock.clear()
+        gc.collect()
+        self._setting.clear()
 
     def healthy(self) -> bool:
         """Return whether the device still works: some errors of a kernel end its context."""
+        if self._clock.broken:
+            return False
         if self._device.type != "cuda":
             return True
         try:

@@ -19,6 +19,10 @@ from simserve.errors import InputError
 # One thread on a CPU, whatever library asks: two do not repeat (22-118 % spread on two cores).
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _STOP_S = 3.0
+# From a signal that makes a hung process tell where it hangs, to the one that ends it.
+_TELL_S = 1.0
+# A process that a GPU's driver holds may outlive its end; then it is left behind.
+_END_S = 10.0
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -74,7 +78,7 @@ class Worker:
         return self.facts
 
     def ask(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-        """Return the answer to one request.
+        """Return the answer to one request; ``lost`` in it says that the process is gone.
 
         Raises:
             WorkerGoneError: if the process crashed, or took longer than ``limit_s``.
@@ -90,7 +94,7 @@ class Worker:
         except OSError:
             raise WorkerGoneError(self._end("crashed")) from None
         answer = self._answer(limit_s)
-        if answer.pop("lost", False):
+        if answer.get("lost"):
             self.stop()
         return answer
 
@@ -125,22 +129,29 @@ class Worker:
         return found
 
     def _end(self, how: str) -> str:
-        """Kill the process and return what became of it."""
+        """End the process and return what became of it; one that hung first says where."""
         process, self._process, self._unread = self._process, None, b""
         if process is None:
             return how
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL) if how.startswith("hung") else None
+        if how.startswith("hung"):
+            self._signal(process, signal.SIGABRT, _TELL_S)
+            with contextlib.suppress(OSError):  # and what it started
+                os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
         if process.returncode is None:
-            process.kill()
-            process.wait()
+            self._signal(process, signal.SIGKILL, _END_S)
         for pipe in (process.stdin, process.stdout):
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
         code = process.returncode
-        if how == "crashed":
+        if how == "crashed" and code is not None:
             return f"crashed: signal {-code}" if code < 0 else f"crashed: exit status {code}"
         return how
+
+    @staticmethod
+    def _signal(process: subprocess.Popen[bytes], number: int, wait_s: float) -> None:
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)

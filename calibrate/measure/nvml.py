@@ -30,12 +30,13 @@ class Sampler:
             self._nvml: Any = importlib.import_module("pynvml")
             self._nvml.nvmlInit()
             self._handle = _find(self._nvml, uuid)
+            _sampled(self._nvml, self._handle)  # a part of a GPU may have no power of its own
         except ImportError:
             self.missing = "no pynvml (package nvidia-ml-py)"
         except Exception as error:  # noqa: BLE001 (NVML's errors are made at run time)
             self.missing = f"NVML: {error}"
         self._thread = threading.Thread(target=self._run, daemon=True)
-        if self._handle is not None:
+        if self.missing is None:
             self._thread.start()
 
     def facts(self) -> dict[str, Any]:
@@ -79,13 +80,18 @@ class Sampler:
         nvml, handle = self._nvml, self._handle
         while not self._done.wait(1 / _HZ):
             with contextlib.suppress(nvml.NVMLError):
-                sample = (
-                    float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-                    nvml.nvmlDeviceGetPowerUsage(handle) / _MW_PER_W,
-                    float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-                )
+                sample = _sampled(nvml, handle)
                 self._samples.append(sample)  # before its time: a reader sees both or neither
                 self._times.append(time.time())
+
+
+def _sampled(nvml: Any, handle: Any) -> tuple[float, float, float]:
+    """Return clock in MHz, power in W, temperature in degrees Celsius."""
+    return (
+        float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+        nvml.nvmlDeviceGetPowerUsage(handle) / _MW_PER_W,
+        float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+    )
 
 
 def _find(nvml: Any, uuid: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from calibrate.measure.session import Session
 from calibrate.plans.choose import backends_of, make_plan
 from calibrate.plans.plan import Plan
 from calibrate.plans.point import Point
-from simserve.errors import InputError
+from simserve.errors import InputError, unknown_name
 
 BENCH = "calibrate.measure.bench:open_bench"
 LOG = "worker.log"
@@ -34,6 +34,7 @@ class Wanted:
     blocks: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     attention: str = ""
+    without: tuple[str, ...] = ()  # kernels as family/name, as the check tells them
     limit_s: float | None = None
     retry: bool = False
     fresh: bool | None = None  # True: there must be no journal; False: there must be one
@@ -58,7 +59,7 @@ def run_plan(
     Raises:
         InputError: for a plan, block or model that is unknown; for a device that is not there;
             for a journal of another session or device.
-        LostMachineError: if point after point ends its process.
+        LostMachineError: if no kernel answers any more.
     """
     began = time.monotonic()  # the limit holds for what starting takes, too
     plan = make_plan(wanted.plan, blocks=wanted.blocks, models=wanted.models)
@@ -70,6 +71,7 @@ def run_plan(
     journal: Journal | None = None
     try:
         facts = worker.start()
+        _leave_out(wanted.without, facts["kernels"])
         chosen = _kernels(wanted, facts["kernels"])
         plan = make_plan(wanted.plan, blocks=wanted.blocks, models=wanted.models, **chosen)
         journal = Journal(wanted.out, plan.session)
@@ -87,6 +89,7 @@ def run_plan(
             telemetry=sampler or Silence(),
             limit_s=wanted.limit_s,
             retry=wanted.retry,
+            without=wanted.without,
             say=say,
             _start=began,
         )
@@ -107,6 +110,20 @@ def _check_folder(wanted: Wanted) -> None:
         raise InputError("--out", None, str(wanted.out), "a folder without a journal (--fresh)")
     if wanted.fresh is False and not there:
         raise InputError("--resume", None, str(wanted.out), "the --out folder of an earlier run")
+
+
+def _leave_out(without: Collection[str], kernels: Mapping[str, dict[str, str]]) -> None:
+    """Take kernels for missing.
+
+    Raises:
+        InputError: for one that is nobody's.
+    """
+    known = [f"{kind.lower()}/{name}" for kind, names in kernels.items() for name in names]
+    for label in without:
+        if label not in known:
+            raise unknown_name("--without", "", label, known)
+        family, name = label.split("/")
+        kernels[family.upper()][name] = "left out"
 
 
 def _kernels(wanted: Wanted, kernels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

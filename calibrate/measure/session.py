@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
@@ -17,9 +18,11 @@ from calibrate.measure.client import Worker, WorkerGoneError
 from calibrate.measure.journal import END, POINT, REPEAT, SENTINEL, Entry, Journal
 from calibrate.plans.plan import Plan
 from calibrate.plans.point import LAUNCH, Point
-from simserve.errors import SimserveError
+from simserve.errors import InputError, SimserveError
 
-# A machine on which this many points in a row end their process measures nothing more.
+# A kernel that ended its process so often is left alone: a hang costs half a minute each time.
+_MOST_LOST_BY_KERNEL = 3
+# After so many points in a row that ended their process, the machine itself is asked.
 _MOST_LOST_IN_A_ROW = 5
 # Clocks that the median of a session is taken from, at least.
 _FEWEST_CLOCKS = 20
@@ -36,12 +39,15 @@ class Telemetry(Protocol):
 
 
 class LostMachineError(SimserveError):
-    """Point after point ends its process."""
+    """No kernel answers any more, or no process can be started."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One run of a plan; ``say`` is told of every finished point."""
+    """One run of a plan; ``say`` is told of every finished point.
+
+    Points that launch one of the kernels ``without`` are refused.
+    """
 
     plan: Plan
     worker: Worker
@@ -49,18 +55,20 @@ class Session:
     telemetry: Telemetry
     limit_s: float | None = None
     retry: bool = False
+    without: Collection[str] = ()
     say: Callable[[str, Point, Entry], None] = lambda *_: None
     _start: float = field(default_factory=time.monotonic)
     _last_sentinel: float | None = None
     _lost_in_a_row: int = 0
+    _lost: Counter[str] = field(default_factory=Counter)  # by kernel
     _clocks: list[float] = field(default_factory=list)
 
     def run(self) -> str:
         """Measure what the journal has not yet; return why it ended.
 
         Raises:
-            LostMachineError: if five points in a row end their process.
-            InputError: if the worker cannot be started.
+            LostMachineError: if five points in a row end their process, and then the first
+                sentinel too; or if a worker cannot be started again.
         """
         todo = self._unfinished()
         repeat_s = self.plan.protocol.repeat_frac * self.plan.seconds(todo)
@@ -158,23 +166,48 @@ class Session:
 
     def _asked(self, point: Point) -> Entry:
         """Return the answer of the worker; what ended its process is a failure of the point."""
-        protocol = self.plan.protocol
-        estimate_s = self.plan.rates.point_s(point, protocol)
-        try:
-            entry = self.worker.ask(point.request(), protocol.point_limit_s + estimate_s)
-        except WorkerGoneError as error:
-            self._lost_in_a_row += 1
-            if self._lost_in_a_row >= _MOST_LOST_IN_A_ROW:
-                raise LostMachineError(
-                    f"calibrate: {self._lost_in_a_row} points in a row ended their process, the "
-                    f"last ({point.name}) {error}; what was measured is in {self.journal.path}"
-                ) from None
-            return {"status": "failed", "error": str(error)}
-        self._lost_in_a_row = 0
+        left_out = [label for label in point.labels if label in self.without]
+        if left_out:
+            return {"status": "refused", "error": f"left out: {left_out[0]}"}
+        if self._lost[point.kernel] >= _MOST_LOST_BY_KERNEL:
+            told = f"given up: {point.kernel} ended its process {_MOST_LOST_BY_KERNEL} times"
+            return {"status": "failed", "error": told}
+        entry, lost = self._answer(point)
+        if lost:
+            self._note_loss(point, str(entry["error"]))
+        else:
+            self._lost_in_a_row = 0
         start, end = entry.pop("t_start", None), entry.pop("t_end", None)
         if start is not None and end is not None:
             entry |= self.telemetry.between(start, end)
         return {key: _rounded(value) for key, value in entry.items()}
+
+    def _answer(self, point: Point) -> tuple[Entry, bool]:
+        """Return the answer, and whether the process is gone."""
+        protocol = self.plan.protocol
+        limit_s = protocol.point_limit_s + self.plan.rates.point_s(point, protocol)
+        try:
+            entry = self.worker.ask(point.request(), limit_s)
+        except WorkerGoneError as error:
+            return {"status": "failed", "error": str(error)}, True
+        except InputError as error:
+            told = f"calibrate: no worker starts any more: {error}"
+            raise LostMachineError(f"{told}; see {self.journal.path}") from None
+        return entry, bool(entry.pop("lost", False))
+
+    def _note_loss(self, point: Point, error: str) -> None:
+        """Count a process that a point ended; ask the machine after too many of them."""
+        self._lost[point.kernel] += 1
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row < _MOST_LOST_IN_A_ROW:
+            return
+        if self.plan.sentinels and self._answer(self.plan.sentinels[0])[0]["status"] == "ok":
+            self._lost_in_a_row = 0
+            return
+        raise LostMachineError(
+            f"calibrate: {self._lost_in_a_row} points in a row ended their process, the "
+            f"last ({point.name}) {error}; what was measured is in {self.journal.path}"
+        )
 
     def _flags(self, entry: Entry) -> list[str]:
         flags = []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 from typing import Any, Protocol
@@ -36,9 +37,13 @@ class Case:
 
 
 class Clock(Protocol):
-    """How calls are put together to a replay, and how replays are timed."""
+    """How calls are put together to a replay, and how replays are timed.
+
+    ``broken``: nothing more can be measured in this process.
+    """
 
     captures: bool
+    broken: bool
 
     def recorded(self, case: Case, calls: int) -> Replay:
         """Return what makes ``calls`` calls of ``case``, going round its copies."""
@@ -54,6 +59,10 @@ class Clock(Protocol):
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which everything is launched."""
+        ...
+
+    def clear(self) -> None:
+        """Give back the memory that replays left behind."""
         ...
 
 
@@ -93,6 +102,7 @@ class ThreadClock:
     """CPU seconds of this thread: torch must run in it alone (``torch.set_num_threads(1)``)."""
 
     captures = False
+    broken = False
 
     def recorded(self, case: Case, calls: int) -> Replay:
         """Return a loop over the calls."""
@@ -115,38 +125,63 @@ class ThreadClock:
         no_gradients: contextlib.AbstractContextManager[Any] = torch.inference_mode()
         return no_gradients
 
+    def clear(self) -> None:
+        """Nothing is left behind."""
+
 
 class CudaClock:
     """Events around replays, which are queued behind one another: the host is never waited for.
 
     One stream of its own for everything: libraries keep a workspace per stream, and what they
-    allocate for it in the warm-up is there when the graph is captured.
+    allocate for it in the warm-up is there when the graph is captured. And one pool of memory
+    for what kernels allocate in a capture: with a pool each, thousands of graphs would fill the
+    GPU, as memory of dead graphs is not given back while another one is captured.
     """
 
     captures = True
 
     def __init__(self) -> None:
+        self.broken = False
         self._stream = torch.cuda.Stream()
         self._events: list[torch.cuda.Event] = []
+        self._pool: Any = None
+        self._keeper: Any = None  # a graph without nodes: a pool ends with its last graph
 
     def recorded(self, case: Case, calls: int) -> Replay:
         """Capture the calls; a case that is not to be captured is launched anew every time."""
         if not case.graph:
             return _loop(case, calls)
+        if self._keeper is None:
+            self._pool = torch.cuda.graph_pool_handle()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is empty
+                self._keeper = self._captured(lambda: None)
+        replay: Replay = self._captured(_loop(case, calls)).replay
+        return replay
+
+    def _captured(self, launch: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        """Return the graph of what ``launch`` launches.
+
+        Not by torch.cuda.graph: it empties the allocator's cache, which takes milliseconds.
+        """
         graph = torch.cuda.CUDAGraph()
-        # Not torch.cuda.graph: it empties the allocator's cache, which takes milliseconds.
-        graph.capture_begin(capture_error_mode="thread_local")
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
         try:
-            _loop(case, calls)()
+            launch()
         except BaseException:
             with contextlib.suppress(RuntimeError):
-                graph.capture_end()
-            # What follows must not find a stream that a broken capture may have left behind.
-            self._stream = torch.cuda.Stream()
+                self._end(graph)
             raise
-        graph.capture_end()
-        replay: Replay = graph.replay
-        return replay
+        self._end(graph)
+        return graph
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End a capture. Where CUDA calls it invalid, torch's allocator still waits for its end."""
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            self.broken = True
+            raise
 
     def seconds(self, replay: Replay, times: int) -> list[float]:
         """Return GPU seconds between the events before and after each replay."""
@@ -166,11 +201,15 @@ class CudaClock:
         self._stream.synchronize()
 
     @contextlib.contextmanager
-    def running(self) -> Any:
+    def running(self) -> Iterator[None]:
         """Use the stream, without gradients."""
         self._stream.wait_stream(torch.cuda.default_stream())
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             yield
+
+    def clear(self) -> None:
+        """Let the pool go; the next capture begins another."""
+        self._keeper = None
 
 
 def _loop(case: Case, calls: int) -> Replay:

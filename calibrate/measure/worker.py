@@ -7,9 +7,11 @@ Run as ``python -m calibrate.measure.worker MODULE:FUNCTION CONFIG``.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -79,6 +81,8 @@ def _die_with_parent(parent: int) -> None:
 def main(arguments: list[str]) -> None:
     """Serve the bench that the arguments name."""
     name, config = arguments
+    faulthandler.enable()  # a crash, or SIGABRT from the parent, leaves a traceback in the log
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and no gigabytes in the folder
     described = json.loads(config)
     _die_with_parent(int(described["parent"]))
     module, function = name.split(":")

@@ -46,4 +46,6 @@ def dry_run_text(plan: Plan) -> str:
         f"Seconds are assumed: {plan.rates.source}",
         f"and {plan.rates.setup_s * 1e3:g} ms to set up a point.",
     ]
+    if plan.absent:
+        lines.append(f"Not in the plan: {', '.join(plan.absent)}.")
     return "\n".join(lines)

@@ -32,6 +32,8 @@ _MOST_TP = 8
 _MOST_EXPERT_TP = 4
 # 50 MB and what it takes to be on the safe side; the run asks the device itself.
 _CACHE_BYTES = 60e6
+# The slowest point builds a model of 66 GB and compiles its kernels: some ten seconds.
+_POINT_LIMIT_S = 30.0
 _SEED = 0
 _GPU = "h200-sxm"
 # Uneven and mixed calls are measured for the most and the fewest heads.
@@ -72,11 +74,12 @@ def h200_plan(models: Sequence[str] = MODELS, attention: str = "", mla: str = ""
         dtype=_DTYPE,
         block_size=16,
         seed=_SEED,
-        protocol=Protocol(cache_bytes=_CACHE_BYTES),
+        protocol=Protocol(cache_bytes=_CACHE_BYTES, point_limit_s=_POINT_LIMIT_S),
         rates=rates_of(gpu),
         models=tuple(models),
         points=in_order(points, _SEED),
         sentinels=sentinels(_DTYPE, BACKENDS.gemm[_DTYPE], attention, _SENTINEL_CUBE, H200),
+        absent=("experts in 8 bits (no kernel)", "collectives (one GPU)"),
     )
 
 

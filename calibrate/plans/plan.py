@@ -36,7 +36,7 @@ class Plan:
 
     ``models`` are in order of value. ``device`` is the type of device that it needs (cpu,
     cuda), ``gpu`` the name of its datasheet, None without one. ``sentinels`` are measured
-    again and again for drift.
+    again and again for drift. ``absent`` is what a reader may look for in vain.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Plan:
     models: tuple[str, ...]
     points: tuple[Point, ...]
     sentinels: tuple[Point, ...]
+    absent: tuple[str, ...] = ()
 
     @property
     def session(self) -> str:

@@ -10,6 +10,7 @@ Cell = str | int | float
 
 CEILING, LAUNCH = "ceiling", "launch"
 """Kinds of points that become facts in ``profile.yaml`` and ``host.yaml``, not rows of a table."""
+_FAMILIES = {"gemm": "gemm", CEILING: "gemm", "mla": "mla", "moe": "moe", "pointwise": "ops"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,24 @@ class Point:
         """What tells the point from all others, and finds it again in a journal."""
         cells = (f"{key}={value}" for key, value in self.keys.items() if value != "")
         return f"{self.table}:{','.join(cells)}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The kernels that are launched, as family/name: as ``calibrate check`` tells them."""
+        keys, how = self.keys, self.how
+        if self.table == "step":
+            return (f"attention/{how['attention']}", f"gemm/{how['gemm']}", f"ops/{how['ops']}")
+        family = "attention" if self.table.startswith("attn_") else _FAMILIES.get(self.table)
+        name = keys.get("backend") or how.get("kernel")
+        return (f"{family}/{name}",) if family and name else ()
+
+    @property
+    def kernel(self) -> str:
+        """What is launched, and in which dtype: where that crashes once it may do so again."""
+        kind = "attention" if self.table.startswith("attn_") else self.table
+        name = self.keys.get("backend") or self.how.get("kernel") or self.how.get("attention")
+        dtype = self.keys.get("kv_dtype") or self.keys.get("dtype") or self.how.get("dtype")
+        return " ".join(str(one) for one in (kind, name, dtype) if one)
 
     def request(self) -> dict[str, Any]:
         """Return what a worker needs to measure it, as JSON-able objects."""

@@ -7,7 +7,7 @@ arithmetic. When time runs out, the replays of least value are left out, and sai
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from calibrate.validate.plans import (
 )
 from calibrate.validate.traces import TraceShape, burst, capacity_per_s, ramp, steady
 from simserve.engine.cluster import Cluster
-from simserve.errors import InputError
+from simserve.errors import InputError, SimserveError, reason_of
 from simserve.latency.tables.profile import read_profile
 from simserve.latency.tables.table_model import TableModel
 from simserve.policy.limits import SchedulerLimits
@@ -81,6 +81,7 @@ class Loop:
                 room for no replay at all.
         """
         make_directory(self.out)
+        machine = str(device_facts(self.plan.setup.device)["name"])
         self._sentinel_s = sentinel_s(self.runner)
         capacity, host = self._calibrate_host()
         model = self._model()
@@ -88,26 +89,18 @@ class Loop:
             shape.name: capacity * self._relative_capacity(shape, model)
             for shape in (self.plan.shape, self.plan.other)
         }
-        left_out = []
-        for spec in self.plan.replays:
-            if spec.repeats and spec.repeats not in self._replays:
-                left_out.append(spec.name)
-            elif self._time_for_one():
-                self._replay(spec)
-            else:
-                left_out.append(spec.name)
+        broken = self._replay_all()
         if not self._replays:
             raise InputError("validate", "limit", f"{self.limit_s:g} s", "time for one replay")
-        compared = tuple(
-            self._compare(spec, model) for spec in self.plan.replays if spec.name in self._replays
-        )
+        compared = tuple(self._compared(model))
+        names = [one.spec.name for one in compared]
         anchors = {
             name: (one.factor, one.residual_p50, one.residual_p90)
             for name, one in model.anchors.items()
         }
         return Validation(
             plan=self.plan,
-            machine=str(device_facts(self.plan.setup.device)["name"]),
+            machine=machine,
             date=self.date,
             capacity_per_s=capacity,
             host=host,
@@ -115,9 +108,30 @@ class Loop:
             profile_warnings=model.warnings,
             anchors=anchors,
             compared=compared,
-            left_out=tuple(left_out),
+            left_out=tuple(spec.name for spec in self.plan.replays if spec.name not in names),
+            broken=broken,
             seconds=time.monotonic() - self.started_s,
         )
+
+    def _replay_all(self) -> str:
+        """Replay while there is time; return what broke the engine, after which all else stays.
+
+        What was recorded before is compared all the same. Nothing recorded is an error.
+        """
+        for spec in self.plan.replays:
+            if spec.repeats and spec.repeats not in self._replays:
+                continue
+            if not self._time_for_one():
+                continue
+            try:
+                self._replay(spec)
+            except (RuntimeError, SimserveError) as error:  # of CUDA, torch and the engine
+                if not self._replays:
+                    raise
+                broken = f"{spec.name}: the engine broke: {reason_of(error).splitlines()[0]}"
+                self.say(broken)
+                return broken
+        return ""
 
     @property
     def _completed(self) -> Path:
@@ -227,6 +241,13 @@ class Loop:
             1,
             async_scheduling=plan.limits.async_scheduling,
         )
+
+    def _compared(self, model: TableModel) -> Iterator[Compared]:
+        """Yield comparisons while there is time, the most valuable first; one in any case."""
+        done = [spec for spec in self.plan.replays if spec.name in self._replays]
+        for spec in done:
+            if spec is done[0] or time.monotonic() - self.started_s < self.limit_s:
+                yield self._compare(spec, model)
 
     def _compare(self, spec: ReplaySpec, model: TableModel) -> Compared:
         real, limits = self._replays[spec.name], self._limits[spec.name]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from calibrate.validate.errors_of import LatencyErrors, StepErrors
 from calibrate.validate.host_terms import HostFit
 from calibrate.validate.identity import IdentityReport
-from calibrate.validate.plans import ReplaySpec, ValidationPlan
+from calibrate.validate.plans import ReplaySpec, Tolerance, ValidationPlan
 from simserve.results.engine_use import EngineUse
 
 # A machine is too restless to judge by if its noise takes up more than one half of a tolerance.
@@ -33,8 +33,24 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of one attempt of one run, in short; both are counted from 1.
+
+    ``largest`` holds, for each tolerance, the largest absolute error of the replays judged by it;
+    ``by_drift`` counts errors above a tolerance that the replay's own drift makes up for.
+    """
+
+    run: int
+    attempt: int
+    seconds: float
+    largest: Mapping[str, float]
+    by_drift: int
+    missed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The outcome of one attempt."""
+    """The outcome of one attempt, and in ``history`` that of all that were made."""
 
     plan: ValidationPlan
     machine: str
@@ -47,26 +63,54 @@ class Validation:
     compared: tuple[Compared, ...]
     left_out: tuple[str, ...]
     seconds: float
+    broken: str = ""  # which replay broke the engine, and how
     attempt: int = 1
+    history: tuple[Attempt, ...] = ()
+
+    def as_attempt(self, run: int) -> Attempt:
+        """Return what came of this attempt, for a history."""
+        largest: dict[str, float] = {}
+        by_drift = 0
+        for _, tolerance, error, allowed in self._judged():
+            name = f"{tolerance.layer} {tolerance.statistic}"
+            largest[name] = max(largest.get(name, 0.0), abs(error))
+            by_drift += tolerance.most < abs(error) <= allowed
+        return Attempt(
+            run=run,
+            attempt=self.attempt,
+            seconds=self.seconds,
+            largest=largest,
+            by_drift=by_drift,
+            missed=self.missed,
+        )
+
+    @property
+    def runs_missed(self) -> tuple[int, ...]:
+        """The runs whose last attempt missed a tolerance too."""
+        last = {one.run: one for one in self.history or (self.as_attempt(1),)}
+        return tuple(run for run, one in last.items() if one.missed)
 
     @property
     def missed(self) -> tuple[str, ...]:
         """Every strict tolerance that does not hold, and every structure that differs."""
-        plan, found = self.plan, []
+        found = [self.broken] if self.broken else []
         for one in self.compared:
-            name = one.spec.name
-            found += [f"{name}: {difference}" for difference in one.identity.differences]
-            if not self._is_judged(one):
-                continue
-            drift = min(abs(one.drift), plan.most_drift)
-            for tolerance in plan.strict:
-                error = error_of(one, tolerance.layer, tolerance.statistic)
-                if abs(error) > tolerance.most + drift:
-                    found.append(
-                        f"{name}: {tolerance.layer} {tolerance.statistic} is off by "
-                        f"{error:+.1%}, more than {tolerance.most + drift:.0%}"
-                    )
+            found += [f"{one.spec.name}: {difference}" for difference in one.identity.differences]
+        for one, tolerance, error, allowed in self._judged():
+            if abs(error) > allowed:
+                found.append(
+                    f"{one.spec.name}: {tolerance.layer} {tolerance.statistic} is off by "
+                    f"{error:+.1%}, more than {allowed:.0%}"
+                )
         return tuple(found)
+
+    def _judged(self) -> Iterator[tuple[Compared, Tolerance, float, float]]:
+        """Yield every replay that is judged, by every tolerance: the error, and what is allowed."""
+        for one in filter(self._is_judged, self.compared):
+            drift = min(abs(one.drift), self.plan.most_drift)
+            for tolerance in self.plan.strict:
+                error = error_of(one, tolerance.layer, tolerance.statistic)
+                yield one, tolerance, error, tolerance.most + drift
 
     @property
     def restless(self) -> str | None:

@@ -6,7 +6,8 @@ the real run: what a real engine does not repeat no simulator can predict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from textwrap import fill
 
 from calibrate.validate.errors_of import LATENCIES, STATISTICS, LatencyErrors
@@ -36,6 +37,7 @@ def markdown(found: Validation, title: str, command: str) -> str:
         _markdown_table(("", ""), _facts(found)),
         "## Result",
         *_verdict(found),
+        *_runs(found, _markdown_table),
         "## Replays",
         "Load is the share of the capacity; busy the share of time inside a step; drift is that "
         "of a decode step, timed before and after each replay, since the calibration replay.",
@@ -66,6 +68,7 @@ def text(found: Validation) -> str:
     parts = [
         _text_table(("", ""), _facts(found)),
         *_verdict(found),
+        *_runs(found, _text_table),
         _text_table(("replay", "steps", "preempt", "differences"), _structure(found)),
         _text_table(_REPLAY_HEAD, _replay_rows(found)),
         "Steps: errors by replay and regime",
@@ -120,10 +123,45 @@ def _verdict(found: Validation) -> list[str]:
         if found.restless:
             lines.append(f"This machine cannot tell: {found.restless}.")
     else:
-        lines.append("All met, and the structure is the same in every replay.")
+        drifted = found.as_attempt(1).by_drift
+        only = f", {drifted} of them only with the allowance for drift" if drifted else ""
+        lines.append(f"All met{only}, and the structure is the same in every replay.")
     if found.left_out:
-        lines.append(f"Left out for lack of time: {', '.join(found.left_out)}.")
+        why = "after that" if found.broken else "for lack of time"
+        lines.append(f"Left out {why}: {', '.join(found.left_out)}.")
     return lines
+
+
+def _runs(found: Validation, table: Callable[[Row, Iterable[Row]], str]) -> list[str]:
+    """Return every run and attempt that was made, whatever came of it."""
+    runs, attempts = len({one.run for one in found.history}), found.plan.attempts
+    if not runs:
+        return []
+    told = f"{runs} runs were made in a row; shown is the first." if runs > 1 else "One run."
+    if attempts > 1:
+        told += (
+            f" A run that misses a tolerance calibrates and replays anew, up to {attempts} times."
+        )
+    errors = list(found.history[0].largest)
+    rows = [
+        (
+            *(str(one.run), str(one.attempt), f"{one.seconds:.0f}"),
+            *map(_plain, one.largest.values()),
+            *(str(len(one.missed)), str(one.by_drift)),
+        )
+        for one in found.history
+    ]
+    return [
+        f"{told} Errors are the largest of the replays that are judged, whatever their sign. The "
+        "last columns count what was missed, and what only the allowance for drift let pass.",
+        table(("run", "try", "s", *errors, "missed", "drift"), rows),
+        *(
+            f"Not met in run {one.run}, attempt {one.attempt}: {missed}."
+            for one in found.history
+            if (one.run, one.attempt) != (1, found.attempt)
+            for missed in one.missed
+        ),
+    ]
 
 
 def _structure(found: Validation) -> list[Row]:
@@ -255,6 +293,7 @@ def as_mapping(found: Validation) -> Mapping[str, object]:
         "machine": found.machine,
         "date": found.date,
         "attempt": found.attempt,
+        "history": [asdict(one) for one in found.history],
         "profile": found.profile_name,
         "capacity_per_s": found.capacity_per_s,
         "host_us": {k: v * _US_PER_S for k, v in found.host.terms().items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from calibrate.engine.runner import Runner
 from calibrate.engine.warm_up import warm_up
 from calibrate.validate import report
 from calibrate.validate.loop import Loop, Say
-from calibrate.validate.outcome import Validation
+from calibrate.validate.outcome import Attempt, Validation
 from calibrate.validate.plans import ValidationPlan, validation_plan
 from simserve.errors import InputError
 from simserve.latency.tables.profile import read_profile
@@ -32,7 +33,7 @@ class ValidateRequest:
     """What was asked for on the command line; None and empty mean the plan's own.
 
     ``profile`` is the folder of a profile: needed on a GPU, not taken on a CPU. ``page`` is
-    where the Markdown page goes besides ``out``.
+    where the Markdown page goes besides ``out``. ``runs`` whole runs are made in a row.
     """
 
     plan: str
@@ -43,13 +44,14 @@ class ValidateRequest:
     replay_s: float | None = None
     async_scheduling: bool | None = None
     page: Path | None = None
+    runs: int = 1
 
 
 def validate(asked: ValidateRequest, say: Say = lambda _: None) -> Validation:
     """Run the loop, write its report into ``asked.out`` and return the outcome.
 
-    ``Validation.missed`` says which tolerances do not hold; it is the caller's to end with
-    status 1 if there are any.
+    Of several runs that is the first's, however the others end; its history has them all.
+    ``Validation.runs_missed`` is the caller's to end with status 1 for.
 
     Raises:
         InputError: if the plan, the profile or the machine cannot be used.
@@ -58,11 +60,29 @@ def validate(asked: ValidateRequest, say: Say = lambda _: None) -> Validation:
     plan = _wanted(validation_plan(asked.plan), asked)
     _check_machine(plan, asked)
     make_directory(asked.out)
+    history: list[Attempt] = []
+    shown: Validation | None = None
+    for run in range(1, asked.runs + 1):
+        folder = asked.out / f"run-{run}" if asked.runs > 1 else asked.out
+        for found in _attempts(plan, asked, folder, started_s, say):
+            history.append(found.as_attempt(run))
+            if shown is None or run == 1:
+                shown = found
+            shown = replace(shown, history=tuple(history))
+            _write(shown, asked)
+    if shown is None:
+        raise InputError("--runs", None, asked.runs, "at least 1")
+    return shown
+
+
+def _attempts(
+    plan: ValidationPlan, asked: ValidateRequest, out: Path, started_s: float, say: Say
+) -> Iterator[Validation]:
+    """Yield attempts until one meets all tolerances, or there are no more to make."""
     limit_s = plan.limit_s if asked.limit_s is None else asked.limit_s
-    calibrated = asked.profile is None
     for attempt in range(1, plan.attempts + 1):
         began_s = time.monotonic()
-        folder = asked.out / f"attempt-{attempt}" if plan.attempts > 1 else asked.out
+        folder = out / f"attempt-{attempt}" if plan.attempts > 1 else out
         profile = measure_cpu(folder, say) if asked.profile is None else asked.profile
         ready = _with_attention(plan, profile, asked)
         runner = _runner(ready, say)
@@ -76,16 +96,14 @@ def validate(asked: ValidateRequest, say: Say = lambda _: None) -> Validation:
             say=say,
             started_s=started_s,
         ).run()
-        found = replace(found, attempt=attempt)
-        _write(found, asked)
-        if not found.missed or not calibrated:
-            break
-        say(f"attempt {attempt}: {len(found.missed)} tolerances do not hold")
         now_s = time.monotonic()
+        yield replace(found, attempt=attempt, seconds=now_s - began_s)
+        if not found.missed or asked.profile is not None:
+            return
+        say(f"attempt {attempt}: {len(found.missed)} tolerances do not hold")
         if attempt < plan.attempts and now_s - started_s + (now_s - began_s) > limit_s:
             say("no time for another attempt")
-            break
-    return found
+            return
 
 
 def measure_cpu(folder: Path, say: Say) -> Path:
@@ -157,6 +175,8 @@ def _runner(plan: ValidationPlan, say: Say) -> Runner:
 
 def _write(found: Validation, asked: ValidateRequest) -> None:
     command = f"python -m calibrate validate --plan {asked.plan}"
+    if asked.runs > 1:
+        command += f" --runs {asked.runs}"
     title = f"Simulator against a real engine: {asked.plan}"
     page = report.markdown(found, title, command)
     pages = [asked.out / MARKDOWN, *([asked.page] if asked.page else [])]

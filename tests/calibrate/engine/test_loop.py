@@ -190,6 +190,75 @@ def test_replays_of_least_value_are_left_out_when_time_runs_out(tmp_path: Path) 
     assert loop.started_s < start
 
 
+def test_what_only_the_drift_lets_pass_is_counted_and_told(tmp_path: Path) -> None:
+    done = quick_loop(tmp_path).run()
+    worst = done.as_attempt(1).largest["E2E mean"]
+    tolerance = next(one for one in done.plan.strict if one.layer == "E2E")
+    drifting = tuple(replace(one, drift=-0.10) for one in done.compared)
+    strict = (replace(tolerance, most=worst * (1 - 1e-9)),)
+    plan = replace(done.plan, strict=strict, most_drift=0.15)
+    found = replace(done, plan=plan, compared=drifting)
+    assert (found.missed, found.as_attempt(1).by_drift) == ((), 1)
+    assert "All met, 1 of them only with the allowance for drift" in report.text(found)
+    still = replace(found, plan=replace(plan, most_drift=0.0))
+    assert (len(still.missed), still.as_attempt(1).by_drift) == (1, 0)
+
+
+def test_what_was_replayed_before_the_engine_broke_is_compared(tmp_path: Path) -> None:
+    loop = quick_loop(tmp_path)
+
+    def break_after(line: str) -> None:
+        if line.startswith("other:"):
+            setattr(loop.runner, "prepare", broken)  # noqa: B010
+
+    def broken(*_: object) -> object:
+        raise RuntimeError("CUDA error: an illegal memory access\nand what to do about it")
+
+    loop.say = break_after
+    found = loop.run()
+    assert [one.spec.name for one in found.compared] == ["60 %", "other"]
+    assert found.left_out == tuple(spec.name for spec in plans.REPLAYS[2:])
+    assert found.missed[0] == "60 % again: the engine broke: CUDA error: an illegal memory access"
+    assert "Left out after that: 60 % again" in report.text(found)
+
+
+def test_an_engine_that_breaks_before_any_replay_is_an_error(tmp_path: Path) -> None:
+    loop = quick_loop(tmp_path)
+
+    def broken(*_: object) -> object:
+        raise RuntimeError("CUDA error")
+
+    loop.say = lambda line: setattr(loop.runner, "prepare", broken) if "capacity" in line else None
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        loop.run()
+
+
+def test_of_several_runs_the_first_is_shown_and_all_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = quick_loop(tmp_path).run()
+    loose = tuple(replace(one, most=1e9) for one in done.plan.strict)
+    sound = replace(done, plan=replace(done.plan, strict=loose, attempts=2))
+    bad = replace(sound, broken="30 %: the engine broke")
+    runs = iter([[bad, replace(sound, attempt=2)], [bad, replace(bad, attempt=2)]])
+    monkeypatch.setattr("calibrate.validate.run._attempts", lambda *_: next(runs))
+    page = tmp_path / "page.md"
+    found = validate(ValidateRequest(plan="cpu-smoke", out=tmp_path / "o", page=page, runs=2))
+    assert (found.missed, found.attempt, found.runs_missed) == ((), 2, (2,))
+    told = [(one.run, one.attempt, len(one.missed)) for one in found.history]
+    assert told == [(1, 1, 1), (1, 2, 0), (2, 1, 1), (2, 2, 1)]
+    text = page.read_text()
+    assert "2 runs were made in a row; shown is the first." in text
+    assert text.count("the engine broke") == 3
+    assert "| run | try | s | step p50 | step p90 | TPOT mean | TTFT p50 | E2E mean |" in text
+    judged = [one for one in found.compared if one.spec.name in ("60 %", "other", "30 %")]
+    assert found.history[0].by_drift == 0
+    assert found.history[0].largest["TPOT mean"] == max(
+        abs(one.latencies["TPOT"].signed["mean"]) for one in judged
+    )
+    assert max(map(len, report.text(found).splitlines())) <= 80
+
+
 def test_no_time_for_a_single_replay_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="time for one replay"):
         quick_loop(tmp_path, limit_s=1.0).run()

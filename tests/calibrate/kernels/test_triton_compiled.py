@@ -24,7 +24,7 @@ REGISTERS_OF_A_MULTIPROCESSOR = 65_536
 # What one multiprocessor must have asked for at any time: the datasheet's bandwidth of an H200,
 # times a latency of 1 µs under load (assumed), over its multiprocessors.
 BYTES_IN_FLIGHT = 4.8e12 * 1e-6 / H200_SMS
-UNSPLIT = Lengths("unsplit", ((1, 100), (1, 30)))
+UNSPLIT = Lengths("unsplit", ((1, 100),) * 256)
 MIXED = Lengths("split and mixed", ((1, 4000), (40, 300)))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,28 @@ def test_work_that_takes_too_long_is_interrupted_and_packed(tmp_path: Path) -> N
     assert status == 124
     assert "interrupted" in said
     assert members(tmp_path / "out") == ["hang.bin", "journal"]
+
+
+def test_what_is_there_is_packed_while_the_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever lends a host may end all its processes at once."""
+    monkeypatch.setattr(host, "_SAVE_EVERY_S", 0.05)
+    seen: list[list[str]] = []
+    pack = host._pack
+
+    def noted(results: Path, archive: Path, **quick: Any) -> list[Path]:
+        pieces = pack(results, archive, **quick)
+        if pieces and quick:
+            seen.append(members(archive.parent))
+        return pieces
+
+    monkeypatch.setattr(host, "_pack", noted)
+    status, _ = worked(tmp_path / "out", "slow")
+    assert status == 0
+    assert seen[0] == ["slow.bin"]
+    assert members(tmp_path / "out") == ["last", "slow.bin"]
+    assert not list((tmp_path / "out").glob("*.part"))
 
 
 def test_large_results_come_in_pieces_that_resume_joins(

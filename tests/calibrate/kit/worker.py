@@ -18,4 +18,7 @@ if how == "hang":
     except KeyboardInterrupt:
         (folder / "journal").write_text("whole")
         sys.stdout.write("interrupted\n")
+if how == "slow":
+    time.sleep(1.0)
+    (folder / "last").write_text("whole")
 sys.exit(3 if how == "fail" else 0)

@@ -20,14 +20,20 @@ BENCH = "tests.calibrate.measure.fakes:open_bench"
 RATES = Rates(bytes_per_s=1e9, flops_per_s={"fp32": 1e9}, floor_s=0, setup_s=0, source="none")
 
 
-def point(size: int, behaviour: int = FINE, block: str = "gemm-fp32", seconds: float = 0) -> Point:
+def point(
+    size: int,
+    behaviour: int = FINE,
+    block: str = "gemm-fp32",
+    seconds: float = 0,
+    kernel: str = "",
+) -> Point:
     return Point(
         block=block,
         table="gemm",
         keys={"m": size, "n": behaviour},
         work=Work(bytes_moved=0, dtype="fp32"),
         tier=1,
-        how={"seconds": seconds} if seconds else {},
+        how={"kernel": kernel or f"kernel-{size}"} | ({"seconds": seconds} if seconds else {}),
     )
 
 

@@ -33,6 +33,14 @@ def test_without_torch_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_help_tells_every_command_in_one_whole_line() -> None:
+    done = calibrate("--help")
+    assert done.returncode == 0
+    commands = done.stdout.partition("Commands:")[2].strip().splitlines()
+    assert len(commands) == 8
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
 def test_without_torch_a_plan_can_be_looked_at() -> None:
     done = calibrate("run", "--dry-run", "--only", "mla", without_torch=True)
     assert done.returncode == 0

@@ -164,3 +164,28 @@ def test_a_token_goes_to_different_experts_and_all_tokens_are_counted(
     assert per_token <= active <= min(experts, tokens * per_token)
     if routing == batches.BALANCED:
         assert most * tokens * per_token / experts <= -(-tokens * per_token // experts) + 1e-9
+
+
+def test_kernels_of_a_plan_are_told_apart_by_kind_name_and_dtype() -> None:
+    kernels = {point.kernel for point in make_plan("h200-10min").points}
+    assert {
+        "attention fa3 bf16", "attention fa3 fp8", "attention triton bf16", "mla flashmla",
+        "gemm cublaslt-bf16 bf16", "gemm scaled-mm-row-fp8 fp8", "moe grouped-mm bf16",
+        "pointwise triton bf16", "step fa3 bf16", "ceiling", "launch",
+    } <= kernels  # fmt: skip
+    cpu = {point.kernel for point in make_plan("cpu-smoke").points}
+    assert {"attention torch fp32", "pointwise torch fp32", "step torch fp32"} <= cpu
+
+
+def test_every_kernel_of_a_plan_has_the_name_that_the_check_gives_it() -> None:
+    pytest.importorskip("torch")
+    from calibrate.check import FAMILIES
+
+    known = {f"{family}/{name}" for family, (table, _) in FAMILIES.items() for name in table}
+    for name in PLANS:
+        points = make_plan(name).points
+        used = {label for point in points for label in point.labels}
+        assert used <= known
+        assert all(point.labels or point.table in (CEILING, LAUNCH) for point in points)
+    step = next(point for point in make_plan("h200-10min").points if point.table == "step")
+    assert step.labels == ("attention/fa3", "gemm/cublaslt-bf16", "ops/triton")

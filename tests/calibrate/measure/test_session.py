@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from calibrate import run_command
+from calibrate.measure import run as measure_run
 from calibrate.measure.client import Worker
 from calibrate.measure.journal import END, FILE, POINT, REPEAT, SENTINEL, Journal, read_journal
 from calibrate.measure.run import Wanted
@@ -61,6 +62,66 @@ def test_a_machine_that_loses_point_after_point_ends_the_run(tmp_path: Path) -> 
         session.run()
     session.journal.close()
     assert len(session.journal.finished(POINT)) == 4
+
+
+def test_kernels_that_crash_one_after_the_other_do_not_end_a_run_on_a_sound_machine(
+    tmp_path: Path,
+) -> None:
+    points = [*(point(size, CRASH) for size in range(1, 8)), point(8)]
+    plan = plan_of(points, sentinels=[point(99, block="sentinel")])
+    reason, journal = run(plan, tmp_path)
+    done = [entry["status"] for entry in journal.entries if entry["kind"] == POINT]
+    assert (reason, done) == (FINISHED, ["failed"] * 7 + ["ok"])
+
+
+@pytest.mark.parametrize("behaviour", [CRASH, LOSE])
+def test_a_kernel_that_ends_its_process_three_times_is_given_up_and_no_other(
+    tmp_path: Path, behaviour: int
+) -> None:
+    bad = [point(size, behaviour, kernel="bad") for size in range(1, 9)]
+    plan = plan_of([*bad[:4], point(10), *bad[4:], point(11)])
+    reason, journal = run(plan, tmp_path)
+    done = journal.finished(POINT)
+    assert reason == FINISHED
+    assert [done[one.name]["error"] for one in bad[3:]] == [
+        "given up: gemm bad ended its process 3 times"
+    ] * 5
+    assert notes(tmp_path) == [1, 2, 3, 10, 11]
+
+
+def test_a_kernel_that_failed_its_check_is_left_out(tmp_path: Path) -> None:
+    plan = plan_of([point(1, kernel="wrong"), point(2), point(3, kernel="wrong")])
+    _, journal = run(plan, tmp_path, without=("gemm/wrong",))
+    done = [(one["status"], one.get("error")) for one in journal.finished(POINT).values()]
+    left_out = ("refused", "left out: gemm/wrong")
+    assert done == [left_out, ("ok", None), left_out]
+    assert notes(tmp_path) == [2]
+
+
+def test_a_preferred_kernel_that_is_left_out_makes_room_for_the_next() -> None:
+    there = {"ATTENTION": {"fa3": "", "triton": "", "torch": ""}, "MLA": {"flashmla": "none"}}
+    wanted = Wanted(plan="h200-10min", out=Path("x"), without=("attention/fa3",))
+    measure_run._leave_out(wanted.without, there)
+    assert measure_run._kernels(wanted, there)["attention"] == "triton"
+    with pytest.raises(InputError, match="attention/fa4"):
+        measure_run._leave_out(("attention/fa4",), there)
+
+
+def test_a_process_that_cannot_be_started_again_is_a_lost_machine(tmp_path: Path) -> None:
+    session = session_of(plan_of([point(1), point(2, CRASH), point(3)]), tmp_path)
+    session.worker.start()
+    session.worker._bench = "tests.calibrate.measure.fakes:cannot_open"
+    with pytest.raises(LostMachineError, match="no driver"):
+        session.run()
+    session.journal.close()
+    assert [one["status"] for one in session.journal.finished(POINT).values()] == ["ok", "failed"]
+
+
+def test_a_worker_that_hangs_tells_where_before_it_is_killed(tmp_path: Path) -> None:
+    run(plan_of([point(1, HANG)], point_limit_s=1.0), tmp_path)
+    told = (tmp_path / "worker.log").read_text()
+    assert "fakes.py" in told
+    assert "in measure" in told
 
 
 def test_what_was_measured_before_a_machine_was_lost_is_made_a_profile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -29,6 +29,8 @@ CALL_S = 4e-5
 class CountedClock:
     """Every call takes the same time; replays are what was recorded."""
 
+    broken = False
+
     def __init__(self, captures: bool) -> None:
         self.captures = captures
 
@@ -48,6 +50,9 @@ class CountedClock:
 
     def running(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
+
+    def clear(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize("captures", [True, False])
@@ -132,6 +137,25 @@ def test_every_point_of_the_cpu_plan_can_be_measured() -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("table", ["gemm", LAUNCH])
+def test_every_kind_of_point_is_built_and_captured_in_inference_mode(
+    monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """A capture in one mode and a later one in the other: torch refuses the second."""
+    seen: list[bool] = []
+
+    def noted(*_: object) -> dict[str, float]:
+        seen.append(torch.is_inference_mode_enabled())
+        return {"us_mean": 1.0, "n": 1}
+
+    monkeypatch.setattr("calibrate.measure.bench.machine.launch_cost", noted)
+    monkeypatch.setattr("calibrate.measure.bench.measured", noted)
+    bench = TorchBench("cpu", Protocol(cache_bytes=1e5, captures=False), seed=0)
+    point = next(one for one in make_plan("cpu-smoke").points if one.table == table)
+    assert bench.measure(point.request())["status"] == "ok"
+    assert seen == [True]
+
+
 def test_a_kernel_that_is_not_there_refuses() -> None:
     bench = TorchBench("cpu", Protocol(cache_bytes=1e5, captures=False), seed=0)
     point = next(one for one in make_plan("cpu-smoke").points if one.table == "gemm")
@@ -149,6 +173,8 @@ class FakeCuda:
         self.now_ms = 0.0
         self.capturing: list[Callable[[], None]] | None = None
         self.log: list[str] = []
+        self.graphs_of: Counter[int] = Counter()  # alive, by pool
+        self.invalid = False  # as CUDA says it of a capture, at its end
         fake = self
 
         class Stream:
@@ -172,20 +198,32 @@ class FakeCuda:
                 return other.at_ms - self.at_ms
 
         class CUDAGraph:
-            def capture_begin(self, capture_error_mode: str) -> None:
+            """A pool ends with its last graph; to capture into one that ended is an error."""
+
+            def capture_begin(self, pool: int, capture_error_mode: str) -> None:
                 assert capture_error_mode == "thread_local"
-                self.calls: list[Callable[[], None]] = []
+                assert torch.is_inference_mode_enabled()
+                self.pool, self.calls = pool, list[Callable[[], None]]()
+                assert pool not in fake.graphs_of or fake.graphs_of[pool] > 0
+                fake.graphs_of[pool] += 1
                 fake.capturing = self.calls
 
             def capture_end(self) -> None:
                 fake.capturing = None
+                if fake.invalid:
+                    raise RuntimeError("operation failed due to a previous error during capture")
 
             def replay(self) -> None:
                 for call in self.calls:
                     call()
 
+            def __del__(self) -> None:
+                fake.graphs_of[self.pool] -= 1
+
         for name, one in (("Stream", Stream), ("Event", Event), ("CUDAGraph", CUDAGraph)):
             monkeypatch.setattr(torch.cuda, name, one)
+        pools = count(1)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
         monkeypatch.setattr(torch.cuda, "default_stream", Stream)
         monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
@@ -239,3 +277,31 @@ def test_a_kernel_that_breaks_a_capture_leaves_a_clock_that_works(
     assert fake.capturing is None
     row = measured(Case(lambda _: fake.launch(1.0)), clock, Protocol(cache_bytes=1.0))
     assert row["us_p50"] == pytest.approx(1000.0)
+    assert not clock.broken
+
+
+def test_all_captures_share_a_pool_that_lives_until_the_clock_is_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda(monkeypatch)
+    clock = CudaClock()
+    rules = Protocol(cache_bytes=1.0)
+    for _ in range(5):
+        measured(Case(lambda _: fake.launch(1.0)), clock, rules)
+    assert fake.graphs_of == {1: 1}  # what keeps it
+    clock.clear()
+    assert fake.graphs_of == {1: 0}
+    measured(Case(lambda _: fake.launch(1.0)), clock, rules)
+    assert fake.graphs_of == {1: 0, 2: 1}
+
+
+def test_after_a_capture_that_cuda_calls_invalid_the_process_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCuda(monkeypatch)
+    clock = CudaClock()
+    measured(Case(lambda _: fake.launch(1.0)), clock, Protocol(cache_bytes=1.0))
+    fake.invalid = True
+    with pytest.raises(RuntimeError, match="previous error"):
+        measured(Case(lambda _: fake.launch(1.0)), clock, Protocol(cache_bytes=1.0))
+    assert clock.broken
