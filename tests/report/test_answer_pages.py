@@ -82,8 +82,8 @@ def test_a_capacity_is_shown_with_every_load_that_was_tried(small: Path, tmp_pat
     assert "resolves to the same values as the answer's" in page.text()
     for term in answer["resolved"]["deployment"]["kv"]["terms"]:
         assert term["source"] in page.text()
-    for limit, words in ((None, "No higher load"), ("load", "grows without end")):
-        assert words in _page(tmp_path, answer | {"limited_by": limit}).text()
+    for limit, said in ((None, "No higher load"), ("load", "grows without end")):
+        assert said in _page(tmp_path, answer | {"limited_by": limit}).text()
     never = answer | {"capacity": None, "low": None, "high": None, "knee": None}
     assert "no load meets the SLO" in _page(tmp_path, never).text()
 
