@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from simserve.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from simserve.latency.importers.aiconfigurator import ImportReport
     from simserve.latency.tables.profile import Profile
+    from simserve.planning.measured_means import MeasuredBench
     from simserve.planning.profile_fit import ProfileFit
 
 profile_app = typer.Typer(
@@ -23,6 +25,32 @@ profile_app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+Measured = Annotated[
+    list[Path],
+    typer.Option(
+        "--measured",
+        metavar="FILE",
+        help="A result of 'vllm bench serve', or a page of vLLM's /metrics; several.",
+    ),
+]
+Factors = Annotated[
+    str, typer.Option("--fit", metavar="LIST", help="Of gpu, gap, client: what to fit.")
+]
+Over = Annotated[
+    list[float] | None,
+    typer.Option("--over", metavar="SECONDS", help="Time that a page counts; one a page."),
+]
+Since = Annotated[
+    list[Path] | None,
+    typer.Option("--since", metavar="FILE", help="A page before; one a page, or none."),
+]
+ServedModel = Annotated[
+    str | None, typer.Option("--served-model", metavar="NAME", help="Which of a page's models.")
+]
+AllowExtrapolation = Annotated[
+    bool, typer.Option("--allow-extrapolation", help="Price shapes far from any measured one.")
+]
 
 _FORMATS = ("llmservingsim",)
 _MS = 1e3
@@ -108,18 +136,13 @@ def import_tables(
 
 @profile_app.command("fit")
 def fit(
-    measured: Annotated[
-        list[Path],
-        typer.Option("--measured", metavar="FILE", help="A result of 'vllm bench serve'; several."),
-    ],
+    measured: Measured,
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder to write.")],
-    factors: Annotated[
-        str, typer.Option("--fit", metavar="LIST", help="Of gpu, gap, client: what to fit.")
-    ] = "gpu,client",
-    allow_extrapolation: Annotated[
-        bool,
-        typer.Option("--allow-extrapolation", help="Price shapes far from any measured one."),
-    ] = False,
+    factors: Factors = "gpu,client",
+    over: Over = None,
+    since: Since = None,
+    served_model: ServedModel = None,
+    allow_extrapolation: AllowExtrapolation = False,
     scenario: given.ScenarioFile = None,
     deployment: given.Deployment = None,
     serve_cmd: given.ServeCmd = None,
@@ -130,19 +153,20 @@ def fit(
     latency: given.Latency = None,
     settings: given.Settings = None,
 ) -> None:
-    """Fit a profile's factors to benchmarks of a server of your own.
+    """Fit a profile's factors to benchmarks of a server of your own, or its metrics.
 
     Of a GPU's time, of the gap between steps, and what clients see beside the engine.
-    Residuals are printed; factors that the benchmarks cannot tell apart are refused.
+    Residuals are printed; factors that the loads cannot tell apart are refused.
 
     \b
-    Example:
+    Examples:
       simserve profile fit --measured c8.json --measured c64.json --out mine
         --model llama-3.1-8b --gpu h100-sxm --latency ./h100-8b
+      simserve profile fit --measured 13h.prom --since 12h.prom --over 3600
+        --out mine --model llama-3.1-8b --gpu h100-sxm --latency ./h100-8b
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     from simserve.inputs.deployment import resolve_deployment
     from simserve.inputs.scenario import load_deployment_spec
-    from simserve.planning.measured_bench import read_bench
     from simserve.planning.profile_fit import FACTORS, fit_profile
 
     wanted = [one.strip() for one in factors.split(",") if one.strip()]
@@ -150,7 +174,7 @@ def fit(
         if one not in FACTORS:
             raise unknown_name("--fit", "", one, FACTORS)
     _check(Path(out))
-    benches = [read_bench(path) for path in measured]
+    benches = list(_loads(measured, over or [], since or [], served_model))
     spec, origins = load_deployment_spec(
         scenario,
         deployment=deployment,
@@ -169,6 +193,28 @@ def fit(
     _tell_fit(found, Path(out))
 
 
+def _loads(
+    measured: list[Path], over: list[float], since: list[Path], model: str | None
+) -> Iterator[MeasuredBench]:
+    """Yield the load of every file; the options tell of its pages, in their order."""
+    from simserve.planning.measured_bench import read_bench
+    from simserve.planning.measured_page import is_page, read_page
+
+    pages = sum(map(is_page, measured))
+    if len(over) != pages:
+        allowed = f"the seconds that a page counts, for each of {pages} pages"
+        raise InputError("--over", None, len(over), allowed)
+    if len(since) not in (0, pages):
+        allowed = f"a page before each of {pages} pages, or none"
+        raise InputError("--since", None, len(since), allowed)
+    seconds, before = iter(over), iter(since)
+    for path in measured:
+        if is_page(path):
+            yield read_page(path, next(seconds), next(before, None), model)
+        else:
+            yield read_bench(path)
+
+
 def _base_profile(latency: str, gpu: str) -> Profile:
     """Return the profile that a deployment's latency names."""
     from simserve.latency.tables.profile import find_profile, read_profile
@@ -184,7 +230,8 @@ def _write_fit(base: Profile, folder: Path, found: ProfileFit) -> None:
     from simserve.latency.importers.fitted_folder import write_fitted
     from simserve.planning.profile_fit import with_factors
 
-    source = f"fitted to {len(found.residuals) // 2} benchmarks by simserve profile fit"
+    loads = len({(one.where, one.how) for one in found.residuals})
+    source = f"fitted to {loads} loads by simserve profile fit"
     origin = {"kind": "fitted", "source": source, "date": _today()}
     mine = with_factors(base, found.gpu_factor, found.gap_s)
     head: dict[str, object] = {
@@ -206,9 +253,13 @@ def _write_fit(base: Profile, folder: Path, found: ProfileFit) -> None:
 
 
 def _tell_fit(found: ProfileFit, folder: Path) -> None:
+    from simserve.planning.measured_means import STEP_TOKENS
+
     for one in found.residuals:
-        figures = f"measured {one.measured_s * _MS:.2f} ms, {one.error_pct:+.1f} %"
-        typer.echo(f"{one.metric} at {one.how}: {figures}")
+        figure = f"{one.measured:.1f}"
+        if one.metric != STEP_TOKENS:
+            figure = f"{one.measured * _MS:.2f} ms"
+        typer.echo(f"{one.metric} at {one.how}: measured {figure}, {one.error_pct:+.1f} %")
     typer.echo(
         f"{folder}: GPU time × {found.gpu_factor:.3f}, gap {found.gap_s * _MS:+.3f} ms; clients "
         f"see {found.client_s * _MS:.1f} ms more"

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simserve.errors import InputError
+from simserve.planning.measured_means import TPOT, TTFT, MeasuredBench
 from simserve.records.clock import PS_PER_S
 from simserve.records.requests import IntArray, RequestTable
 
 _MEANS = ("mean_ttft_ms", "mean_tpot_ms")
 _SEED = 0
 _MOST_PROMPTS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredBench:
-    """One benchmark: its requests as a client sent them, and mean latencies in seconds."""
-
-    where: str
-    requests: RequestTable
-    ttft_s: float
-    tpot_s: float
-    how: str
 
 
 def read_bench(path: Path) -> MeasuredBench:
@@ -63,7 +52,8 @@ def read_bench(path: Path) -> MeasuredBench:
         users=users,
         think_ps=np.zeros(count, dtype=np.int64) if users is not None else None,
     )
-    return MeasuredBench(where, requests, ttft_ms / 1e3, tpot_ms / 1e3, how)
+    means = {TTFT: ttft_ms / 1e3, TPOT: tpot_ms / 1e3}
+    return MeasuredBench(where, how, requests, means)
 
 
 def _lengths(entry: dict[str, Any], each: str, total: str, count: int, where: str) -> IntArray:

@@ -12,14 +12,17 @@ import pytest
 from typer.testing import CliRunner
 
 from simserve.cli import app
+from simserve.inputs.deployment import Deployment
 from simserve.inputs.hardware_profile import load_gpu
 from simserve.latency.importers.kernel_package import KernelTable, find_package
+from simserve.latency.model import UNLIMITED_CONTEXT, DecodeLine
 from simserve.latency.tables.curve import Limit, Shape
 from simserve.latency.tables.left_out import is_inner, shapes_left_out, sizes_left_out
 from simserve.latency.tables.limits import gemm_limit
-from simserve.planning.validation import closed_load, open_load
+from simserve.planning.validation import closed_load, offline_load, open_load
 from simserve.planning.validation.attention_kernels import attention_findings
 from simserve.planning.validation.declared_fit import Scalars, fit_scalars
+from simserve.planning.validation.deployments import deployment_section
 from simserve.planning.validation.findings import (
     Finding,
     FloatArray,
@@ -101,7 +104,7 @@ def test_a_shape_left_out_is_found_again_if_all_use_the_same_share_of_their_limi
 
 def test_attention_that_is_linear_in_batch_and_context_is_found_again() -> None:
     rows = [
-        (batch, step, 1e-3 * (20 + batch + (step + 1)))
+        (batch, step, 1e-3 * (20 + batch + batch * (step + 1) / 100))
         for batch in (1, 2, 4, 8)
         for step in (15, 31, 63, 127)
     ]
@@ -116,7 +119,8 @@ def test_attention_that_is_linear_in_batch_and_context_is_found_again() -> None:
     tables = [KernelTable(Path(), "", "", one) for one in (decode, prefill)]
     attention_findings(tables[0], tables[1], GPU, 128, section)
     found = {one.what: one.error_pct for one in section.findings}
-    assert found["decode attention, a batch left out"] == pytest.approx(0, abs=1e-9)
+    # Not quite: the larger batch is asked below its first context, where its time is held.
+    assert found["decode attention, a batch left out"] == pytest.approx(0, abs=0.3)
     assert found["decode attention, a context left out"] == pytest.approx(0, abs=1e-9)
     assert found["prefill attention of one prompt, a length left out"] == pytest.approx(0, abs=1e-9)
 
@@ -329,6 +333,98 @@ def test_a_deployment_in_four_bits_has_its_own_bytes() -> None:
     assert deployment.engine.max_num_seqs == 8 and not deployment.engine.enable_prefix_caching
 
 
+def few_users(ttft: float, tpot: float, more_ttft_ms: float = 0.0) -> list[closed_load.Compared]:
+    """Return rows whose truth is so many times what is predicted, and a little to either side."""
+    return [
+        closed_load.Compared(
+            {
+                "concurrency": "4",
+                "ttft_ms": str(ttft * noise * 100 + more_ttft_ms),
+                "tpot_ms": str(tpot * noise * 10),
+            },
+            ttft_ms=100.0,
+            tpot_ms=10.0,
+        )
+        for noise in (0.98, 1.0, 1.02)
+    ]
+
+
+def test_a_factor_is_fitted_only_where_rows_with_few_users_miss_the_bar_of_tpot() -> None:
+    fit, told = closed_load.fit_of(few_users(1.1, 1.05, more_ttft_ms=60.0))
+    assert fit == closed_load.Fit() and told.startswith("nothing; rows with up to 8 users err by")
+    fit, told = closed_load.fit_of(few_users(1.25, 1.25))
+    assert fit.step_factor == pytest.approx(1.25) and fit.request_ms == 0
+    assert "every step takes 1.250" in told
+    assert closed_load.fit_of([])[0] == closed_load.Fit()
+
+
+def test_a_fit_moves_the_rows_that_it_was_not_fitted_on() -> None:
+    row = few_users(1.0, 1.0)[0]
+    assert row.fitted(closed_load.Fit(step_factor=2.0)).ttft_ms == 200.0
+    assert row.fitted(closed_load.Fit(step_factor=2.0)).tpot_ms == 20.0
+    later = row.fitted(closed_load.Fit(request_ms=7.0))
+    assert (later.ttft_ms, later.tpot_ms) == (107.0, 10.0)
+
+
+def static_batches(folder: Path, latency_s: float) -> Section:
+    lines = ["engine,gpu,tp,model,input_tokens,output_tokens,batch,latency_s"]
+    lines += [f"vLLM,A100,1,meta-llama/Meta-Llama-3-8B,128,128,16,{latency_s}"]
+    lines += [
+        "vLLM,AMD MI250,1,meta-llama/Meta-Llama-3-8B,128,128,16,1",
+        "vLLM,A100,1,me/x,1,1,1,1",
+    ]
+    path = folder / "offline_static_batch.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    section = Section("deployment")
+    offline_load.add_static(folder, section)
+    return section
+
+
+def test_a_static_batch_that_takes_what_is_predicted_has_no_error(tmp_path: Path) -> None:
+    first = static_batches(tmp_path, 1.0)
+    predicted_s = 1 + first.findings[1].error_pct / 100
+    again = static_batches(tmp_path, predicted_s)
+    assert again.findings[1].error_pct == pytest.approx(0, abs=1e-6)
+    assert again.findings[1].bar_pct is None and "a100-40gb-sxm" in again.findings[1].what
+    assert "1 rows are not compared" in again.notes[0] and "me/x" in again.skipped[0]
+
+
+def test_a_throughput_is_that_of_all_requests_at_once(tmp_path: Path) -> None:
+    class Profiles:
+        """Every step takes a second."""
+
+        def model(self, deployment: Deployment) -> Seconds:
+            return Seconds()
+
+    head = "gpu,model,weights,parallel,gpus,input_tokens,output_tokens,output_tok_s_total,requests"
+    # 32 prompts of 512 tokens are two steps of 8192 and, as the first 16 decode in the second,
+    # a third: the last output token ends step 22.
+    rows = [f"H200,Llama-3.1-8B,FP8,TP1,1,512,20,{32 * 20 / 22},32", "H200,x,FP8,DEP8,8,1,1,1,1"]
+    (tmp_path / "max_throughput.csv").write_text("\n".join([head, *rows]))
+    section = Section("deployment")
+    offline_load.add_throughput(tmp_path, Profiles(), section)  # type: ignore[arg-type]
+    assert section.findings[1].error_pct == pytest.approx(0, abs=1e-6)
+    assert "1 rows are not compared" in section.notes[0]
+
+
+class Seconds:
+    """A latency model whose steps take a second."""
+
+    reads_contexts = False
+
+    def step_s(self, shape: StepShape) -> float:
+        return 1.0
+
+    def decode_line(self, decode_seqs: int, decode_context_tokens: int) -> DecodeLine:
+        return DecodeLine(10**12, 0, UNLIMITED_CONTEXT, 0)
+
+
+def test_a_folder_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "groundtruth" / "my_server").mkdir(parents=True)
+    section = deployment_section(tmp_path / "groundtruth", tmp_path)
+    assert "my_server: no comparison for a folder of this name" in section.skipped
+
+
 # -- the command
 
 
@@ -336,7 +432,7 @@ def test_without_ground_truth_every_level_is_skipped_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simserve.planning.validation.kernels.find_package", lambda: None)
-    done = CliRunner().invoke(app, ["validate", "--groundtruth", str(tmp_path / "none")])
+    done = CliRunner().invoke(app, ["validate", "--groundtruth", str(tmp_path)])
     assert done.exit_code == 0
     for title in ("kernel", "step", "request", "deployment"):
         level = done.stdout.partition(f"## {title}\n")[2].partition("##")[0]

@@ -36,6 +36,13 @@ from simserve.latency.importers.kernel_rows import (
     nearest_heads,
     prefill_row,
 )
+from simserve.latency.importers.latent_modules import (
+    CHUNKS,
+    DECODES,
+    module_rows,
+    outside_attention,
+    why_not,
+)
 from simserve.latency.importers.regimes import multiprocessors
 from simserve.latency.importers.table_folder import Row, sha256_of, write_folder
 from simserve.latency.tables.limits import Heads
@@ -73,11 +80,13 @@ def build_profile(
         InputError: if the package has no table of this GPU and engine at all.
     """
     report = ImportReport(folder)
-    slices = _Slices(package, wanted, report)
+    slices = _Slices(package, wanted, report, date)
+    gemm = list(slices.gemm())
     tables = {
-        "gemm": list(slices.gemm()),
+        "gemm": gemm,
         "attn_decode": list(slices.decode()),
         "attn_prefill": list(slices.prefill()),
+        "mla": list(slices.latent(gemm)),
         "moe": list(slices.moe()),
         "comm": list(slices.all_reduce()),
     }
@@ -86,15 +95,17 @@ def build_profile(
         where = f"{PACKAGE} {package.version}"
         raise InputError(where, f"{wanted.gpu.name}, {wanted.engine}", "no table", "another --gpu")
     report.missing.append("host: published figures stand in, see host.yaml")
-    report.rows = write_folder(folder, slices.described(date), tables, host_terms(wanted.gpu, date))
+    report.rows = write_folder(folder, slices.described(), tables, host_terms(wanted.gpu, date))
     return report
 
 
 class _Slices:
     """Reads the tables that one profile needs, and notes what is not there."""
 
-    def __init__(self, package: KernelPackage, wanted: SliceRequest, report: ImportReport) -> None:
-        self.package, self.wanted, self.report = package, wanted, report
+    def __init__(
+        self, package: KernelPackage, wanted: SliceRequest, report: ImportReport, date: str
+    ) -> None:
+        self.package, self.wanted, self.report, self.date = package, wanted, report, date
         self.system = package.system(wanted.gpu.name)
         self.device = ""
         self.used: list[KernelTable] = []
@@ -106,6 +117,9 @@ class _Slices:
         table = self._table("gemm", "gemm")
         if table is None:
             return
+        weights = self.wanted.model.weights
+        if weights is not None and weights.method == "fp8-block":
+            self._miss("gemm fp8-block: timed at the pace of its launches; fp8 stands in")
         for theirs, ours in GEMM_DTYPES.items():
             of_dtype = table.where(gemm_dtype=theirs)
             if not len(of_dtype):
@@ -121,6 +135,26 @@ class _Slices:
                     self._miss(f"gemm {ours} {name} {n}x{k}: beyond the grid, nearest shapes kept")
                 shapes |= {(a, b) for a in around(grid_n, n) for b in around(grid_k, k)}
             yield from gemm_rows(of_dtype, ours, shapes)
+
+    def latent(self, gemm: list[Row]) -> Iterator[Row]:
+        """Yield the rows of latent attention, out of whole modules less their matrices."""
+        wanted, model = self.wanted, self.wanted.model
+        if model.mla is None:
+            return
+        reason = why_not(model)
+        if reason is None and not gemm:
+            reason = "no matrices to take off the modules"
+        if reason is not None:
+            self._miss(f"mla: {reason}")
+            return
+        tables = {name: self._table("mla", name) for name in (DECODES, CHUNKS)}
+        if not any(tables.values()):
+            return
+        apart_s = outside_attention(gemm, model, wanted.gpu, wanted.tp, self.described())
+        rows = list(module_rows(tables, model, wanted.tp, apart_s))
+        if not rows:
+            self._miss(f"mla: {model.attention_heads // wanted.tp} heads are not in the table")
+        yield from rows
 
     def moe(self) -> Iterator[Row]:
         """Yield the rows of the model's experts, of the quickest kernel at each point."""
@@ -166,13 +200,13 @@ class _Slices:
             self._miss(f"comm nccl: no all-reduce among {tp} GPUs")
         yield from rows
 
-    def described(self, date: str) -> dict[str, Any]:
+    def described(self) -> dict[str, Any]:
         """Return the profile's head: what was measured, by whom, and how it came here."""
         source = f"{PACKAGE} {self.package.version}"
         return {
             "kind": "imported",
             "source": f"{source}, tables of {self.wanted.engine} {self.version}",
-            "date": date,
+            "date": self.date,
             "device": {
                 "name": self.device,
                 "gpu": self.wanted.gpu.name,
@@ -193,7 +227,11 @@ class _Slices:
                     for table in self.used
                 ],
             },
-            "run": {"date": date, "statistic": _STATISTIC, "l2": "hot (attention), cold (gemm)"},
+            "run": {
+                "date": self.date,
+                "statistic": _STATISTIC,
+                "l2": "hot (attention), cold (gemm)",
+            },
             "missing": self.report.missing,
             "licence_notes": [LICENCE],
         }
@@ -208,7 +246,6 @@ class _Slices:
     def _attention(self, table_name: str, ours: str, row_of: Any) -> Iterator[Row]:
         model, tp = self.wanted.model, self.wanted.tp
         if model.mla is not None:
-            self._miss(f"{ours}: latent attention has tables that are not read")
             return
         table = self._table("attention", table_name)
         if table is None:

@@ -25,14 +25,16 @@ from simserve.latency.tables.answers import (
 )
 from simserve.latency.tables.attention_rows import (
     SPLIT,
+    UNSPLIT,
     MeasuredAttention,
     decode_grid,
     measured,
 )
+from simserve.latency.tables.between_batches import at_equal_sums
 from simserve.latency.tables.chunk_grids import chunk_grid
 from simserve.latency.tables.curve import LEAST_UTILISATION
 from simserve.latency.tables.grid import Grid
-from simserve.latency.tables.latent import latent_decodes
+from simserve.latency.tables.latent import latent_chunks, latent_decodes
 from simserve.latency.tables.limits import Heads
 from simserve.latency.tables.lines import Lines, through
 from simserve.latency.tables.mixed import MixedSurfaces, measured_mixed
@@ -113,16 +115,27 @@ def attention(setting: Setting) -> Attention:
 
 
 def _latent(setting: Setting, costs: Sequence[AttentionCost]) -> Attention:
-    """Return latent attention: decodes from ``mla`` where it has them, else the roofline's."""
+    """Return latent attention: from ``mla`` what it has, else the roofline's."""
     rooflines = [RooflineAttention(cost) for cost in costs]
     nothing = [None] * len(costs)
-    table = latent_decodes(setting)
-    if table is None:
+    of_decodes, of_chunks = latent_decodes(setting), latent_chunks(setting)
+    tables = [one for one in (of_decodes, of_chunks) if one is not None]
+    if not tables:
         return Attention([*rooflines], [*rooflines], [*nothing], ["latent attention"], {})
-    decodes = TabledDecodes(table, setting.model.layers, costs[0])
-    raised = {"mla": sum(grid.raised for grid in table.grids.values())}
-    missing = ["prefill attention", "attention of mixed steps (the longer part and the shorter)"]
-    return Attention([decodes], [*rooflines], [*nothing], missing, raised)
+    layers, missing = setting.model.layers, []
+    decodes: list[DecodeAttention] = [*rooflines]
+    chunks: list[ChunkAttention] = [*rooflines]
+    if of_decodes is None:
+        missing.append("decode attention")
+    else:
+        decodes = [TabledDecodes(of_decodes, layers, costs[0])]
+    if of_chunks is None:
+        missing.append("prefill attention")
+    else:
+        chunks = [TabledChunks(of_chunks, layers)]
+    missing.append("attention of mixed steps (the longer part and the shorter)")
+    raised = {"mla": sum(grid.raised for table in tables for grid in table.grids.values())}
+    return Attention(decodes, chunks, [*nothing], missing, raised)
 
 
 class RooflineAttention:
@@ -148,7 +161,11 @@ class RooflineAttention:
 
 
 class TabledDecodes:
-    """Decodes from ``attn_decode``: linear between batches, and between contexts."""
+    """Decodes from ``attn_decode``: linear between contexts, and between batches.
+
+    Between batches at the same summed context (``between_batches``); where one thread block
+    goes through all of a request's KV at the same context, for there the rounds count.
+    """
 
     __slots__ = ("_cost", "_layers", "_table")
 
@@ -166,8 +183,14 @@ class TabledDecodes:
         return regime in self._table.grids and regime != SPLIT
 
     def knots(self, batch: int, padded_batch: int) -> tuple[tuple[float, float], ...]:
-        """Return the measured batches that a batch is priced from, and their weights."""
-        grid = self._table.grids[self._table.regime(padded_batch)]
+        """Return the batches whose contexts a batch is priced at, and their weights.
+
+        Measured ones where it is priced at its own contexts; else it is its own measure.
+        """
+        regime = self._table.regime(padded_batch)
+        if regime != UNSPLIT:
+            return ((batch, 1.0),)
+        grid = self._table.grids[regime]
         return tuple((grid.rows[row], share) for row, share in _around(grid.rows, batch))
 
     def decode_lines(self, batch: int, padded_batch: int) -> Lines:
@@ -181,27 +204,33 @@ class TabledDecodes:
             return RooflineAttention(self._cost).decode_lines(batch, padded_batch)
         shares = _around(grid.rows, batch)
         rows = [(self._row(grid, row), share) for row, share in shares]
-        contexts = sorted({context for (line, _, _), _ in rows for context in line.starts[1:]})
-        times = [
-            self._layers * sum(share * line.seconds(context) for (line, _, _), share in rows)
-            for context in contexts
-        ]
-        slope = self._layers * sum(share * line.slopes[-1] for (line, _, _), share in rows)
-        measured_until = min(end for (_, end, _), _ in rows)
+        ends = [end for (_, end, _), _ in rows]
+        if len(shares) == 2 and self._table.regime(padded_batch) != UNSPLIT:
+            sizes = [grid.rows[row] for row, _ in shares]
+            small, large = zip(sizes, (line for (line, _, _), _ in rows), strict=True)
+            sums, seconds, slope = at_equal_sums(batch, small, large)
+            until = min(end * size for end, size in zip(ends, sizes, strict=True))
+        else:
+            contexts = sorted({context for (line, _, _), _ in rows for context in line.starts[1:]})
+            sums = [batch * context for context in contexts]
+            seconds = [
+                sum(share * line.seconds(context) for (line, _, _), share in rows)
+                for context in contexts
+            ]
+            slope = sum(share * line.slopes[-1] for (line, _, _), share in rows) / batch
+            until = batch * min(ends)
         on_row = len(shares) == 1 and shares[0][1] == 1 and self._table.source is None
         own = grid.rows[0] <= batch <= grid.rows[-1]
         sources = [EXTRAP]
-        sources += [
-            INTERP if own and context < measured_until else EXTRAP for context in contexts[:-1]
-        ]
+        sources += [INTERP if own and tokens < until else EXTRAP for tokens in sums[:-1]]
         sources.append(EXTRAP)
         if self._table.source is not None:
             sources = [self._table.source] * len(sources)
         exact = rows[0][0][2] if on_row else ()
         return through(
-            [batch * context for context in contexts],
-            times,
-            slope / batch,
+            sums,
+            [self._layers * one for one in seconds],
+            self._layers * slope,
             sources,
             frozenset(batch * context for context in exact),
         )

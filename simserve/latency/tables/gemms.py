@@ -13,7 +13,7 @@ from functools import lru_cache
 from simserve.errors import InputError
 from simserve.inputs.model_matrices import Matrix
 from simserve.latency.roofline_gemm import flops_per_s, gemm
-from simserve.latency.tables.answers import ROOFLINE, Answer
+from simserve.latency.tables.answers import ROOFLINE, TRANSFER, Answer
 from simserve.latency.tables.csv_file import Row
 from simserve.latency.tables.curve import (
     MOST_OCTAVES,
@@ -29,6 +29,8 @@ from simserve.latency.tables.selection import Setting
 
 _TABLE = "gemm"
 _FP8_BYTES, _FP32_BYTES = 1.0, 4.0
+# Formats whose GEMMs do the same work on as many bytes, and lend their times (``transfer``).
+_LENDERS = {"fp8-block": "fp8"}
 
 Operator = Callable[[int], Answer]
 """The answer of all of an operator's kernels in a step, by a count."""
@@ -84,7 +86,9 @@ class Gemms:
         model, gpu = self._setting.model, self._setting.gpu
         weights = model.format_of(matrix)
         if weights is not None:
-            return (weights.method,), flops_per_s(gpu, weights.gemm_dtype)
+            lender = _LENDERS.get(weights.method)
+            dtypes = (weights.method, lender) if lender else (weights.method,)
+            return dtypes, flops_per_s(gpu, weights.gemm_dtype)
         if model.weight_bytes_per_value == _FP8_BYTES:
             return ("fp8",), flops_per_s(gpu, "fp8")
         if model.weight_bytes_per_value == _FP32_BYTES:
@@ -98,11 +102,14 @@ class Gemms:
         setting = self._setting
         table = setting.profile.tables[_TABLE]
         rows = setting.of_backend(table, setting.of_dtype(table, "dtype", *dtypes))
+        is_lent = any(row.keys["dtype"] == _LENDERS.get(dtypes[0]) for row in rows)
+        source = TRANSFER if is_lent else None
         found: tuple[dict[Shape, Curve], dict[Shape, Curve]] = {}, {}
         for curves, wanted in zip(found, (True, False), strict=True):
             for shape, points in _by_shape(rows, wanted).items():
                 limit = gemm_limit(shape[0], shape[1], per_value, rate, setting.gpu)
-                curves[shape] = Curve(sorted(points), [points[m] for m in sorted(points)], limit)
+                sizes = sorted(points)
+                curves[shape] = Curve(sizes, [points[m] for m in sizes], limit, source)
         if not found[0]:  # a table of unaligned rows alone: no two curves to tell apart
             return found[1], {}
         return found

@@ -40,6 +40,8 @@ class Column:
 REGIMES = ("", "split", "unsplit", "fa3")
 """How an attention kernel divides its work; never interpolated across."""
 STEP_REGIMES = ("decode", "prefill", "mixed")
+LATENT_FORMS = ("kernel", "layer")
+"""Latent attention as its absorbed kernel alone, or as all that a layer does beside matrices."""
 
 _TEXT, _ANY_TEXT = Column(), Column(default="")
 _COUNT, _SIZE = Column(least=1), Column(least=0)
@@ -95,6 +97,8 @@ KEYS: Mapping[str, Mapping[str, Column]] = MappingProxyType(
             "mode": _ANY_TEXT,
         },
         "mla": {
+            "form": Column(default="kernel", one_of=LATENT_FORMS),
+            "kv_dtype": _ANY_TEXT,
             "phase": Column(one_of=("decode", "prefill")),
             "heads": _COUNT,
             "batch": _COUNT,

@@ -50,23 +50,23 @@ Candidates = Callable[[str, str, int, Section], Iterator[Candidate]]
 
 
 class KernelProfiles:
-    """Profiles from the installed kernel tables, each built once, in the folder ``scratch``.
+    """Profiles from an engine's installed kernel tables, each built once, in ``scratch``.
 
     Raises:
         InputError: if the package with the tables is not installed.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, engine: str = _ENGINE) -> None:
         self._package = installed_package()
-        self._scratch = scratch
+        self._scratch, self._engine = scratch, engine
         self._profiles: dict[tuple[str, str, int], Profile] = {}
 
     def profile(self, model: ModelSpec, gpu: GpuSpec, tp: int) -> Profile:
         """Return the profile of a model on ``tp`` GPUs."""
         key = gpu.name, model.name, tp
         if key not in self._profiles:
-            folder = self._scratch / "-".join(map(str, key))
-            wanted = SliceRequest(gpu=gpu, model=model, tp=tp, engine=_ENGINE)
+            folder = self._scratch / "-".join(map(str, (self._engine, *key)))
+            wanted = SliceRequest(gpu=gpu, model=model, tp=tp, engine=self._engine)
             build_profile(self._package, wanted, folder, _today())
             self._profiles[key] = read_profile(folder)
         return self._profiles[key]

@@ -63,6 +63,24 @@ def attention_rows(heads: tuple[int, int], lengths: str, sizes: tuple[int, ...])
     return rows
 
 
+def latent_rows(name: str, points: dict[tuple[int, int, int], float]) -> list[dict[str, Any]]:
+    """Return modules by (batch, new tokens, past tokens), in milliseconds, with 16 heads."""
+    return [
+        DEVICE
+        | {"kernel_source": kernel, "model": model, "op_name": name, "gemm_type": gemm_type}
+        | {"kv_cache_dtype": "bfloat16", "num_heads": heads}
+        | {"batch_size": batch, "isl": new, "step": past, "latency": latency_ms * slower}
+        for (batch, new, past), latency_ms in points.items()
+        for kernel, model, gemm_type, heads, slower in (
+            ("FLASH_ATTN", "deepseek-ai/DeepSeek-V3", "bfloat16", 16, 1),
+            ("SLOWER", "deepseek-ai/DeepSeek-V3", "bfloat16", 16, 2),
+            ("FLASH_ATTN", "deepseek-ai/DeepSeek-V3", "fp8_block", 16, 3),
+            ("FLASH_ATTN", "moonshotai/Kimi-K3", "bfloat16", 16, 0.5),
+            ("FLASH_ATTN", "deepseek-ai/DeepSeek-V3", "bfloat16", 8, 0.5),
+        )
+    ]
+
+
 def small_package(root: Path) -> KernelPackage:
     """Write the tables of one GPU for Llama-3.1-8B, at two versions, and return their package."""
     for version in ("0.9.0", "0.24.0"):

@@ -20,6 +20,7 @@ from simserve.latency.importers.kernel_package import (
     find_package,
     installed_package,
 )
+from simserve.latency.importers.latent_modules import CHUNKS, DECODES
 from simserve.latency.tables.profile import Profile, read_profile
 from simserve.latency.tables.table_model import TableModel
 from simserve.records.step import PrefillChunk, StepShape
@@ -27,6 +28,7 @@ from tests.latency.importers.kernel_tables import (
     DATA,
     attention_rows,
     gemm_ms,
+    latent_rows,
     small_package,
     write,
 )
@@ -131,7 +133,9 @@ def test_heads_that_were_not_measured_get_the_nearest_and_say_so(
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("deepseek-v3", "attn_decode: latent attention has tables that are not read"),
+        ("deepseek-v3", "mla_context_module: no table of vllm 0.24.0 on h100-sxm"),
+        ("deepseek-v3", "gemm fp8-block: timed at the pace of its launches; fp8 stands in"),
+        ("deepseek-v3.2", "mla: sparse attention: its modules are not read"),
         ("mixtral-8x7b", "moe: no table of vllm 0.24.0 on h100-sxm"),
         ("gemma-2-9b", "attn_decode: no heads of 256 in the table"),
     ],
@@ -141,6 +145,29 @@ def test_what_is_not_read_is_named(
 ) -> None:
     _, missing = built(package, wanted(model=model), tmp_path / "out")
     assert said in missing
+
+
+def test_latent_attention_and_its_matrices_add_up_to_the_measured_module(
+    package: KernelPackage, tmp_path: Path
+) -> None:
+    chunks = {(1, 16, 0): 5.0, (1, 256, 0): 9.0, (4, 256, 0): 30.0, (1, 1, 0): 1e-4}
+    decodes = {(16, 1, past): 5.0 + past / 1000 for past in (127, 1023)}
+    where = "h100_sxm/mla/vllm/0.24.0"
+    write(package.root, f"{where}/{CHUNKS}", latent_rows(CHUNKS, chunks))
+    write(package.root, f"{where}/{DECODES}", latent_rows(DECODES, decodes))
+    profile, _ = built(package, wanted(tp=8, model="deepseek-v3"), tmp_path / "out")
+    rows = profile.tables["mla"].rows
+    assert {row.keys["form"] for row in rows} == {"layer"}
+    assert (1, 1) not in {(row.number("batch"), row.number("q")) for row in rows}  # matrices alone
+    model = TableModel(profile, load_model("deepseek-v3"), GPU, 8, allow_extrapolation=True)
+    for step, module_ms in (
+        (StepShape(0, 0, (PrefillChunk(256, 0),)), 9.0),
+        (StepShape(16, 16 * 128), 5.127),
+    ):
+        inside = {"q_b", "kv_a", "kv_b", "o", "rope_store", "attn_decode", "attn_prefill"}
+        parts = [part for part in model.parts(step) if part.operator in inside]
+        total_s = sum(part.seconds for part in parts)
+        assert total_s == pytest.approx(61 * module_ms * 1e-3, rel=1e-3)
 
 
 def test_a_built_profile_prices_steps_that_grow_with_their_work(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simserve.errors import InputError
 from simserve.inputs.model_catalogue import load_model
 from simserve.latency.tables.answers import Part
 from simserve.latency.tables.table_model import TableModel
-from simserve.records.step import StepShape
+from simserve.records.step import PrefillChunk, StepShape
 from tests.latency.tables.profiles import H100, Row, gemm_rows, profile_of
 
 MIXTRAL, DEEPSEEK = load_model("mixtral-8x7b"), load_model("deepseek-v3")
@@ -100,3 +102,49 @@ def test_other_heads_lend_latent_decodes_their_utilisation() -> None:
     lent = latent_part(32)
     assert lent.source == "transfer"
     assert lent.seconds <= 61 * 28.192e-6
+
+
+def chunk_model(heads: int = 16) -> TableModel:
+    """Return a model with chunks as a layer took them: 50 us and 20 ns a pair of tokens."""
+    rows: list[Row] = [
+        {"form": "layer", "phase": "prefill", "heads": heads, "batch": 1, "q": q, "ctx": q}
+        | {"us_p50": 50 + 0.02 * q * (q + 1) / 2}
+        for q in (16, 64, 256, 1024, 4096)
+    ]
+    rows += [{"form": "kernel", **row} for row in latent_rows(heads)]
+    tables = {"gemm": gemm_rows(DEEPSEEK, 8), "mla": rows}
+    return TableModel(profile_of(tables), DEEPSEEK, H100, 8, allow_extrapolation=True)
+
+
+def chunk(model: TableModel, new: int, past: int = 0) -> Part:
+    parts = model.parts(StepShape(0, 0, (PrefillChunk(new, past),)))
+    return next(part for part in parts if part.operator == "attn_prefill")
+
+
+def test_latent_chunks_are_priced_from_rows_of_a_layer_and_not_of_the_absorbed_kernel() -> None:
+    model = chunk_model()
+    assert "prefill attention" not in model.missing
+    found = chunk(model, 1024)
+    assert found.source == "exact"
+    assert found.seconds == pytest.approx(61 * (50 + 0.02 * 1024 * 1025 / 2) * 1e-6)
+    assert chunk(model, 500).source == "interp"
+    assert chunk(chunk_model(heads=32), 1024).source == "transfer"
+
+
+CHUNK_MODEL = chunk_model()
+
+
+@given(st.integers(1, 20_000), st.integers(0, 50_000), st.integers(0, 3000))
+def test_a_longer_latent_chunk_or_past_never_is_quicker(new: int, past: int, more: int) -> None:
+    here = chunk(CHUNK_MODEL, new, past).seconds
+    assert chunk(CHUNK_MODEL, new + more, past).seconds >= here * (1 - 1e-9)
+    assert chunk(CHUNK_MODEL, new, past + more).seconds >= here * (1 - 1e-9)
+
+
+def test_blocks_of_8_bits_take_the_times_of_8_bits_and_say_so() -> None:
+    rows_of_both = [
+        {**row, "dtype": dtype} for row in gemm_rows(DEEPSEEK, 8) for dtype in ("bf16", "fp8")
+    ]
+    model = TableModel(profile_of({"gemm": rows_of_both}), DEEPSEEK, H100, 8)
+    parts = {part.operator: part for part in model.parts(StepShape(8, 8 * 1024))}
+    assert parts["o"].source == "transfer" and parts["lm_head"].source == "exact"
