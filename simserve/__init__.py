@@ -7,8 +7,8 @@ Every public name lives here and is loaded when it is first used, so that
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as typing's, which takes a moment to import
 if TYPE_CHECKING:
     from simserve.errors import DoesNotFitError, InputError, SimserveError
     from simserve.inputs.scenario import Scenario, load_scenario

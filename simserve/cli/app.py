@@ -22,6 +22,7 @@ from simserve.cli.exits import CRASHED, OneLineGroup
 from simserve.cli.explain_command import explain
 from simserve.cli.fit_command import fit
 from simserve.cli.gate_command import gate
+from simserve.cli.interrupt import leave
 from simserve.cli.list_command import list_names
 from simserve.cli.plan_command import plan
 from simserve.cli.profile_command import profile_app
@@ -110,6 +111,8 @@ def main() -> None:
         sys.path.append("")  # a policy of one's own is found in the working directory
     try:
         click_command().main(args=sys.argv[1:], prog_name="simserve")
+    except KeyboardInterrupt:  # before the command has begun
+        leave()
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         sys.exit(CRASHED)

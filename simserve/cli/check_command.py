@@ -59,17 +59,18 @@ def check(
             if found is FileKind.RESULT:
                 laws = _check_result(path)
                 broken |= bool(laws)
-                reports.append(_result_report(path, laws))
-                _show(_result_text(path, laws), quiet=as_json)
+                report, text = _result_report(path, laws), _result_text(path, laws)
             else:
                 checked = _check_input(path, found)
-                reports.append(_input_report(checked))
-                if not as_json:
-                    _print_table(checked)
+                report, text = _input_report(checked), _table(checked)
         except (InputError, OSError) as error:
             bad = True
             reports.append({"file": str(path), "ok": False, "error": _line(path, error)})
             typer.echo(f"simserve: {_line(path, error)}", err=True)
+            continue
+        reports.append(report)
+        if not as_json:  # outside of the try: a full disk is no fault of the file
+            typer.echo(text)
     if as_json:
         typer.echo(json.dumps(reports, indent=2))
     if bad or broken:
@@ -135,13 +136,8 @@ def _result_text(path: Path, laws: list[BrokenLaw]) -> str:
     return "\n".join(f"{path}: law broken: {one}" for one in laws)
 
 
-def _show(text: str, *, quiet: bool) -> None:
-    if not quiet:
-        typer.echo(text)
-
-
-def _print_table(checked: Checked) -> None:
+def _table(checked: Checked) -> str:
     from simserve.cli.check_table import table_text
 
-    typer.echo(f"{checked.file}: {checked.kind}, {len(checked.values)} values\n")
-    typer.echo(table_text(checked.values))
+    head = f"{checked.file}: {checked.kind}, {len(checked.values)} values"
+    return f"{head}\n\n{table_text(checked.values)}"

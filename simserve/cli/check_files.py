@@ -91,7 +91,7 @@ def kind_of(path: Path) -> FileKind:
 
 def _near(path: Path) -> str:
     try:
-        near = nearest_name(path.name, (one.name for one in path.parent.iterdir()))
+        near = nearest_name(path.name, [one.name for one in path.parent.iterdir() if one.exists()])
     except (OSError, ValueError):
         near = None
     return "an existing file" + (f"; did you mean {path.parent / near}?" if near else "")

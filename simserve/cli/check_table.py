@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +38,14 @@ def table_text(values: Sequence[Value]) -> str:
     sources.add_column(overflow="fold")
     for source, number in numbers.items():
         sources.add_row(f"[{number}]", source)
-    console = Console(width=_WIDTH, highlight=False, markup=False, emoji=False, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-        console.print()
-        console.print(sources)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    out = io.StringIO()
+    console = Console(
+        file=out, width=_WIDTH, highlight=False, markup=False, emoji=False, color_system=None
+    )
+    console.print(table)
+    console.print()
+    console.print(sources)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 def shown(value: Any, unit: str) -> tuple[str, str]:

@@ -13,19 +13,19 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from simserve.cli.interrupt import INTERRUPTED, leave
 from simserve.errors import InputError, SimserveError, nearest_name
 
 FINE, ANSWER_IS_NO, INPUT_IS_WRONG = 0, 1, 2
 CRASHED = 70  # EX_SOFTWARE of sysexits.h
 
-_SIGNAL = 128  # the shell's status of a command ended by signal n is 128 + n
-_INTERRUPTED = _SIGNAL + 2
-_READER_GONE = _SIGNAL + 13
+_READER_GONE = 128 + 13  # the shell's status of a command ended by SIGPIPE
 
 
 class OneLineGroup(TyperGroup):
@@ -34,6 +34,7 @@ class OneLineGroup(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line and leave the process with its exit status."""
         extra["standalone_mode"] = False
+        _open_what_is_closed()
         try:
             with _interrupted_once():
                 status = super().main(*args, **extra)
@@ -45,13 +46,15 @@ class OneLineGroup(TyperGroup):
         except TyperException as error:
             status = _say(_usage_message(error), INPUT_IS_WRONG)
         except KeyboardInterrupt:
-            status = _INTERRUPTED
+            status = INTERRUPTED
         except BrokenPipeError:
             _drop_stdout()
             status = _READER_GONE
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             status = _say(f"{place}{error.strerror or error}", INPUT_IS_WRONG)
+        if status == INTERRUPTED:  # typer says so too
+            leave()
         sys.exit(status if isinstance(status, int) else FINE)
 
     def invoke(self, ctx: Any) -> Any:
@@ -102,6 +105,13 @@ def _usage_message(error: TyperException) -> str:
         near = nearest_name(wrong, possible) or possible[0]
         message = f"No such option {wrong!r}. Did you mean {near!r}?"
     return f"{message} (see '{context.command_path} --help')" if context else message
+
+
+def _open_what_is_closed() -> None:
+    """Let streams that the shell has closed (``2>&-``) be empty: Python has None for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _drop_stdout() -> None:

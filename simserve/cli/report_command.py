@@ -72,7 +72,7 @@ def report(
       simserve report runs/monday --timeline monday.json.gz
       simserve report runs/monday --gantt monday.html
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
-    check_timeline(timeline, timeline_window, [source])
+    check_timeline(timeline, timeline_window, _inputs(source))
     _check(source, html, figures, gantt)
     result = _run_of(source)
     if result is None and (timeline is not None or gantt is not None):
@@ -89,6 +89,15 @@ def report(
         _write(source, result, html, figures)
     elif timeline is None and gantt is None:
         _print(source, result)
+
+
+def _inputs(source: Path) -> list[Path]:
+    """Return the files that are read, which nothing may replace."""
+    from simserve.report.html import SUMMARY_FILE
+    from simserve.results.result import REQUESTS_FILE, RUN_FILE, STEPS_FILE
+
+    names = (RUN_FILE, REQUESTS_FILE, STEPS_FILE, SUMMARY_FILE)
+    return [source, *(source / name for name in names)]
 
 
 def check_timeline(path: Path | None, window: str | None, inputs: list[Path]) -> None:
@@ -120,7 +129,7 @@ def _check(source: Path, html: Path | None, figures: Path | None, gantt: Path | 
 
     for option, path in (("--html", html), ("--gantt", gantt)):
         if path is not None:
-            check_file_destination(option, path, [source])
+            check_file_destination(option, path, _inputs(source))
     if html is not None and gantt is not None and html.resolve() == gantt.resolve():
         raise InputError("--gantt", None, str(gantt), "another file than --html")
     if figures is not None:

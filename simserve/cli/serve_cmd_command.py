@@ -56,6 +56,7 @@ def serve_cmd(
 
 def _explain(scenario: Scenario) -> None:
     from simserve.inputs.scenario import resolved_deployment
+    from simserve.report.columns import filled, labelled
 
     deployment = resolved_deployment(scenario.deployment)
     rows = [("model", deployment["model"]["name"], ""), ("tp", deployment["tp"], "")]
@@ -63,8 +64,7 @@ def _explain(scenario: Scenario) -> None:
     rows += [
         (key, one["value"], one["source"]) for key, one in deployment["engine"]["settings"].items()
     ]
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, source in rows:
-        typer.echo(f"{key:<{width}}  {value}  {source}".rstrip())
+    lines = labelled((key, f"{value}  {source}".rstrip()) for key, value, source in rows)
     for note in scenario.launch_line.notes if scenario.launch_line else ():
-        typer.echo(f"note: {note}")
+        lines += filled(f"note: {note}", hang="  ")
+    typer.echo("\n".join(lines))

@@ -57,7 +57,7 @@ Rate = Annotated[
     str | None,
     typer.Option("--rate", "--rate-per-s", metavar="R", help="Stretch time to this mean rate."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of every random draw.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every random draw.")]
 Target = Annotated[
     str,
     typer.Option("--to", metavar="FORMAT", help="timed_trace, mooncake, azure, csv or parquet."),
@@ -133,7 +133,7 @@ def convert(
     asked = _asked(ctx.params)
     if out_block_tokens is not None and out_block_tokens < 1:
         raise InputError("--out-block-tokens", None, out_block_tokens, "an integer of at least 1")
-    target = checked_target(to, out, file)
+    target = checked_target(to, out, file, "OUT")
     trace = _read(file, asked, seed)
     if not trace.timed:
         allowed = "a trace with times; a workload gives lengths their arrivals"

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from simserve.traffic.trace_formats import TraceFile
 
 
-def checked_target(to: str, out: Path, file: Path) -> str:
-    """Return the form that is asked for, once it is certain that ``out`` can be written."""
+def checked_target(to: str, out: Path, file: Path, option: str = "--out") -> str:
+    """Return the form that is asked for, once it is certain that ``out`` can be written.
+
+    ``option`` is what gave ``out``, for complaints.
+    """
     from simserve.planning.destinations import check_file_destination
     from simserve.traffic.trace_writers import TARGETS, target_of
 
@@ -23,7 +26,7 @@ def checked_target(to: str, out: Path, file: Path) -> str:
         allowed = f"{', '.join(TARGETS)}; the part to convert ends at --to-s"
         raise InputError("--to", None, to, allowed)
     target = target_of(to, "--to")
-    check_file_destination("OUT", out, [file])
+    check_file_destination(option, out, [file])
     return target
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from simserve.cli.exits import ANSWER_IS_NO
+from simserve.errors import InputError
 
 
 def validate(
@@ -34,6 +35,8 @@ def validate(
     from simserve.planning.validation.report import report_text, validate_all
     from simserve.results.whole_files import write_whole
 
+    if not groundtruth.is_dir():
+        raise InputError("--groundtruth", None, str(groundtruth), "a folder that exists")
     if out is not None:
         check_file_destination("--out", Path(out), ())
     sections = validate_all(groundtruth)

@@ -144,7 +144,7 @@ def _fuzz(count: int, seed: int, live: bool, out: str | None, as_json: bool) -> 
     else:
         typer.echo(
             f"fuzz: {int(found is not None)} diverging of {report.cases} scenarios, "
-            f"{report.steps} steps (seed {seed}, against {against})"
+            f"{report.steps} steps\n  seed {seed}, against {against}"
         )
     if found is not None:
         _keep(found, against, out, as_json)
@@ -205,10 +205,12 @@ def _print_reports(reports: list[CaseReport], as_json: bool) -> None:
 
 
 def _told(report: CaseReport) -> str:
+    from simserve.report.columns import filled
+
     lines = [f"{report.name}: {report.diverging_steps} diverging steps of {report.steps}"]
-    if report.detail:
-        lines += report.detail.splitlines()
+    for line in (report.detail or "").splitlines():
+        lines += filled(line, indent="  ", hang="    ")
     for name, state in (("expected", report.expected), ("got", report.got)):
         if state is not None:
-            lines.append(f"{name}: {json.dumps(state, separators=(',', ':'))}")
-    return "\n  ".join(lines)
+            lines += filled(f"{name}: {json.dumps(state)}", indent="  ", hang="    ")
+    return "\n".join(lines)

@@ -21,6 +21,7 @@ from simserve.inputs.kv_capacity import KvCapacity
 from simserve.inputs.model_catalogue import load_model
 from simserve.inputs.model_spec import ModelSpec
 from simserve.inputs.quantization import (
+    AS_STORED,
     KV_DTYPES,
     QUANTIZATION_NAMES,
     find_format,
@@ -60,6 +61,11 @@ def _within(lowest: float, highest: float, allowed: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _unless_as_stored(value: str | None) -> str | None:
+    is_stored = value is not None and value.strip().lower() == AS_STORED
+    return None if is_stored else value
 
 
 _ON_OFF = "true or false"
@@ -115,7 +121,7 @@ class DeploymentSpec(StrictModel):
     allow_extrapolation: bool = Field(
         default=False, description=f"{_ON_OFF}: price shapes far from all that a profile measured"
     )
-    quantization: Name | None = Field(
+    quantization: Annotated[Name | None, AfterValidator(_unless_as_stored)] = Field(
         default=None, description=", ".join(QUANTIZATION_NAMES) + ": how weights are stored"
     )
     kv_cache_dtype: Name | None = Field(

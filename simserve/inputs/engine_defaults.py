@@ -46,6 +46,8 @@ class EngineDefaults:
     """The defaults of one engine version; ``memory`` is what it takes before the KV pool.
 
     ``earlier_memory`` has the same of earlier versions, whose block counts are on record.
+    ``other_hardware`` says what serves devices that the engine itself does not run on, by how
+    their families begin.
     """
 
     name: str
@@ -55,6 +57,7 @@ class EngineDefaults:
     device_rows: tuple[DeviceRow, ...]
     memory: Mapping[str, Sourced]
     earlier_memory: Mapping[str, Mapping[str, Sourced]]
+    other_hardware: Mapping[str, str]
 
     def with_memory_of(self, version: str) -> EngineDefaults:
         """Return these defaults with the memory that an earlier ``version`` took."""
@@ -63,6 +66,21 @@ class EngineDefaults:
     def source(self) -> str:
         """Return the phrase that stands beside a value taken from here."""
         return f"default of {self.name} {self.version}"
+
+    def other_stack(self, gpu: str) -> str | None:
+        """Return how the family of ``gpu`` begins if other software serves it, else None."""
+        return next((stack for stack in self.other_hardware if gpu.startswith(stack)), None)
+
+    def remark_on(self, gpu: str) -> str | None:
+        """Return what has to be said of the engine on ``gpu``; None if it runs there."""
+        stack = self.other_stack(gpu)
+        if stack is None:
+            return None
+        served_by = self.other_hardware[stack]
+        return (
+            f"{self.name} {self.version} itself does not run on {gpu}: {served_by} does, whose "
+            "defaults, memory and kernels may differ from what is simulated here"
+        )
 
     def row_for(self, gpu: GpuSpec) -> DeviceRow:
         """Return the row of the memory class that ``gpu`` is in."""
@@ -93,7 +111,7 @@ def _read_engine(file_name: str) -> EngineDefaults:
 def read_engine(entry: Mapping[str, Any], where: str) -> EngineDefaults:
     """Return the defaults that a catalogue file's mapping states; refuse unsourced ones."""
     known = ("name", "version", "kind", "source", "date", "defaults", "by_device_memory", "memory")
-    refuse_unknown_keys(entry, (*known, "earlier_memory"), where)
+    refuse_unknown_keys(entry, (*known, "earlier_memory", "other_hardware"), where)
     for key in known:
         if key not in entry:
             raise InputError(where, key, "nothing", "a value for this key")
@@ -108,7 +126,16 @@ def read_engine(entry: Mapping[str, Any], where: str) -> EngineDefaults:
             version: _memory(memory, where, f"earlier_memory.{version}")
             for version, memory in entry.get("earlier_memory", {}).items()
         },
+        other_hardware=_other_hardware(entry.get("other_hardware"), where),
     )
+
+
+def _other_hardware(section: Mapping[str, Any] | None, where: str) -> Mapping[str, str]:
+    if section is None:
+        return {}
+    refuse_unknown_keys(section, ("kind", "source", "date", "served_by"), where, "other_hardware")
+    read_provenance(section, where, "other_hardware")
+    return dict(section["served_by"])
 
 
 def _memory(section: Mapping[str, Any], where: str, which: str) -> dict[str, Sourced]:

@@ -95,7 +95,9 @@ _SPELLINGS = {name: name for name in FORMATS} | {
     "w8a8": "int8",
     "gpt-oss-mxfp4": "mxfp4",
 }
-QUANTIZATION_NAMES = tuple(sorted(_SPELLINGS))
+AS_STORED = "none"
+"""In place of a format: the weights stay as the checkpoint has them."""
+QUANTIZATION_NAMES = tuple(sorted([*_SPELLINGS, AS_STORED]))
 
 # vLLM's --kv-cache-dtype (config/cache.py): bytes per value; "auto" is the model's own.
 KV_DTYPES: Mapping[str, float | None] = MappingProxyType(

@@ -97,11 +97,15 @@ def parse_count(value: object, allowed: str) -> int:
 
 
 def _at_least(
-    parse: Callable[[object], float], lowest: float, exclusive: bool, allowed: str
+    parse: Callable[[object], float],
+    lowest: float,
+    exclusive: bool,
+    allowed: str,
+    most: float = math.inf,
 ) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         number = parse(value)
-        if number < lowest or (exclusive and number == lowest):
+        if number < lowest or (exclusive and number == lowest) or number > most:
             raise ValueError(allowed)
         return number
 
@@ -170,11 +174,17 @@ Seconds = Annotated[
     _quantity(SECOND_UNITS, "a duration above 0, in seconds or such as 250ms or 5min"),
     _written(SECOND_UNITS, above=0),
 ]
-RatePerS = Annotated[
-    float,
-    _quantity(RATE_UNITS, "a number above 0, in requests per second (10 or 600/min)"),
-    _written(RATE_UNITS, above=0),
-]
+# A thousand requests in a nanosecond; the clock cannot tell more apart.
+MOST_PER_S = 1e12
+RATE_ALLOWED = f"a number above 0, in requests per second (10 or 600/min), at most {MOST_PER_S:g}"
+parse_rate_per_s = _at_least(
+    lambda value: parse_quantity(value, RATE_UNITS, RATE_ALLOWED),
+    0,
+    exclusive=True,
+    allowed=RATE_ALLOWED,
+    most=MOST_PER_S,
+)
+RatePerS = Annotated[float, BeforeValidator(parse_rate_per_s), _written(RATE_UNITS, above=0)]
 PositiveNumber = Annotated[float, _quantity({}, "a number above 0"), _written({}, above=0)]
 _COUNTED = _written(COUNT_UNITS, "integer", lowest=1)
 PositiveCount = Annotated[int, _count(1, "an integer of at least 1"), _COUNTED]

@@ -152,7 +152,10 @@ def cost(
         apis=apis,
         swings=swings(apis[0], rule, rate, point, ranges) if apis else (),
         assumed=tuple(_assumed(scenario, question, rule, apis, point)),
-        warnings=tuple(_warnings(question, rule.offer, apis, point)),
+        warnings=(
+            *filter(None, [offers_for.dearer_than_on_demand(rule.offer)]),
+            *_warnings(question, rule.offer, apis, point),
+        ),
     )
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from simserve.errors import InputError, unknown_name
 from simserve.inputs.deployment import Deployment
-from simserve.inputs.prices import Offer, PriceBook, given_offer, typical_offer
+from simserve.inputs.prices import (
+    GIVEN,
+    ON_DEMAND,
+    Offer,
+    PriceBook,
+    given_offer,
+    typical_offer,
+)
 from simserve.inputs.prices_file import Terms
 from simserve.planning.fleet import EVERY_HOUR, Hours
 
@@ -64,6 +71,20 @@ class OffersFor:
             allowed = f"--gpu-price, or --prices with a row: no {question.terms} price is listed"
             raise InputError("--gpu", "price", got, allowed)
         return typical_offer(offers, self.tp)
+
+    def dearer_than_on_demand(self, offer: Offer) -> str | None:
+        """Return in words that other terms than on-demand are dearer than it; None if not."""
+        on_demand = self.prices.offers_for(self.gpu, self.tp)
+        if offer.provider == GIVEN or offer.terms == ON_DEMAND or not on_demand:
+            return None
+        usual, _ = typical_offer(on_demand, self.tp)
+        if offer.usd_per_gpu_hour <= usual.usd_per_gpu_hour:
+            return None
+        return (
+            f"{offer.terms} costs more than on-demand here: {offer.name} "
+            f"${offer.usd_per_gpu_hour:,.2f} per GPU-hour, {usual.name} "
+            f"${usual.usd_per_gpu_hour:,.2f}"
+        )
 
     def _named(self, name: str, replicas: int) -> Offer:
         """Return the offer of that name; of a provider's several, the cheapest for the fleet."""

@@ -18,6 +18,7 @@ from simserve.inputs.deployment import (
     engine_request,
     resolve_deployment,
 )
+from simserve.inputs.engine_defaults import load_engine
 from simserve.inputs.engine_resolution import kv_request
 from simserve.inputs.hardware_profile import list_gpus, load_gpu
 from simserve.inputs.kv_capacity import KvCapacity
@@ -33,8 +34,6 @@ SHORTEST_CONTEXT = 1024
 FEWEST_SEQS = 16
 HIGHER_UTILIZATIONS = (0.95, 0.97)
 MOST_CHANGES = 3
-# A change to one of these is a change of software, not of the deployment.
-_OTHER_STACKS = ("apple", "gaudi", "ibm", "inferentia", "tpu", "trainium")
 # From a flag to another machine: what a kind of change asks for, least first.
 _KINDS = (
     "gpu_memory_utilization",
@@ -211,16 +210,13 @@ class Changes:
                 yield {"tp": tp}
 
     def _gpus(self) -> Iterator[Update]:
-        now = load_gpu(self.spec.gpu)
+        now, stack_of = load_gpu(self.spec.gpu), load_engine().other_stack
         for name in list_gpus():
             other = load_gpu(name)
-            larger = other.memory_bytes > now.memory_bytes and _stack(name) == _stack(now.name)
+            # Another stack would be a change of software, not of the deployment.
+            larger = other.memory_bytes > now.memory_bytes and stack_of(name) == stack_of(now.name)
             if larger and self.prices.offers_for(name, self.spec.tp):
                 yield {"gpu": name}
-
-
-def _stack(gpu: str) -> str:
-    return next((one for one in _OTHER_STACKS if gpu.startswith(one)), "")
 
 
 def _dollars(change: Change) -> tuple[bool, float]:

@@ -124,7 +124,7 @@ def read_table(path: Path) -> list[Row]:
                 {key: _cell(key, text) for key, text in row.items() if text}
                 for row in csv.DictReader(stream, strict=True)
             ]
-    except (OSError, ValueError, csv.Error, AttributeError, TypeError) as error:
+    except (OSError, ValueError, csv.Error, AttributeError, TypeError, MemoryError) as error:
         raise InputError(str(path), None, None, f"a table of a sweep ({error})") from error
 
 

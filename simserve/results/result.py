@@ -46,7 +46,7 @@ _SHOWN_DIGITS = 12
 # What files raise that are damaged, or that something else has written.
 _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(OverflowError, RecursionError, NotImplementedError),
+    *(OverflowError, RecursionError, NotImplementedError, MemoryError),
 )
 _GAP_TYPES: dict[str, type[np.generic]] = {
     "request": np.int64,

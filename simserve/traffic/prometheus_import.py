@@ -82,10 +82,10 @@ def workload_text(load: ServiceLoad, source: str) -> str:
     """
     name = f"model {load.model}, " if load.model else ""
     lines = [
-        f"# Workload of a running service, from {source}: {name}{load.requests:g} requests "
-        f"in {load.seconds:g} s.",
-        "# kind: imported (rate, length histograms); assumed (Poisson arrivals, lengths spread",
-        "# evenly within a bucket). Prompt and output lengths are drawn independently.",
+        f"# Workload of a running service, from {source}:",
+        f"# {name}{load.requests:g} requests in {load.seconds:g} s.",
+        "# kind: imported (rate, length histograms); assumed (Poisson arrivals, lengths",
+        "# spread evenly within a bucket). Prompt and output lengths are independent.",
         "workload:",
         f"  arrivals: {{process: poisson, rate_per_s: {load.rate_per_s:.6g}}}",
         f"  num_requests: {_NUM_REQUESTS}",

@@ -81,6 +81,7 @@ BAD_INPUTS = [
     ("run --engine sglang", r"--engine: .*got sglang, allowed: vllm"),
     ("run --latency roof", r"roof.*did you mean roofline\?"),
     ("run --seed -1", r"--seed: seed: got -1, allowed: an integer from 0"),
+    ("run --rate 1e300", r"--rate: .*got 1e300, allowed: a number above 0, .*at most 1e\+12"),
     ("run --slo ttfb:500", r"--slo: .*ttfb.*did you mean ttft"),
     ("run --slo ttft:-5", r"--slo: .*-5"),
     ("run --set max_num_seq=4", r"--set max_num_seq=4: .*did you mean .*max_num_seqs\?"),
@@ -98,12 +99,15 @@ BAD_INPUTS = [
     # sweeps
     ("sweep small.yaml", r"--vary: allowed: key=value,value"),
     ("sweep small.yaml --vary max_num_seqs", r"--vary: got max_num_seqs"),
-    ("sweep small.yaml --vary max_num_seq=1,2", r"did you mean .*max_num_seqs\?"),
-    ("sweep small.yaml --vary seed=1,x", r"seed: got x, allowed: an integer"),
+    ("sweep small.yaml --vary max_num_seq=1,2", r"--vary max_num_seq=1: .*max_num_seqs\?"),
+    ("sweep small.yaml --vary seed=1,x", r"--vary seed=x: seed: got x, allowed: an integer"),
     ("sweep small.yaml --vary seed=1,2 --link tp=replicas", r"--link: got tp=replicas"),
     ("sweep --trace short.csv --vary tp=1,2 --out a.csv", r"short.csv: .*GeneratedTokens"),
     ("sweep small.yaml --vary seed=1 --resume", r"--resume: allowed: only together with --out"),
     ("sweep small.yaml --vary seed=1 --workers 0", r"--workers: got 0, allowed: .*at least 1"),
+    ("sweep small.yaml --vary seed=1 --workers 9999999999", r"--workers: .*at most 1024"),
+    ("validate --groundtruth nowhere", r"--groundtruth: got nowhere, .*a folder"),
+    ("trace synth short.csv --num 1 --seed -1 --out a.csv", r"'--seed'"),
     ("sweep small.yaml --vary seed=1 --out a.xlsx", r"--out: got a.xlsx, .*.csv or .parquet"),
     ("sweep small.yaml --vary seed=1 --out no/a.csv", r"--out: got no/a.csv"),
     ("sweep small.yaml --vary seed=1 --out small.yaml", r"--out: got small.yaml"),
@@ -140,6 +144,13 @@ def test_failure_while_writing_leaves_no_half_file(
 
 def _disk_is_full(*_: object, **__: object) -> None:
     raise OSError(28, os.strerror(28))
+
+
+def test_run_on_hardware_that_vllm_does_not_serve_says_so() -> None:
+    words = ("run", "small.yaml", "--gpu", "apple-m4-max", "--model", "llama-3.1-8b")
+    said = " ".join(simserve_command(*words).stdout.split())
+    assert "does not run on apple-m4-max: the plugin for Apple Silicon does" in said
+    assert "does not run on" not in simserve_command("run", "small.yaml").stdout
 
 
 def test_run_reports_on_stdout_and_says_nothing_on_stderr() -> None:
@@ -277,8 +288,60 @@ def test_reader_that_goes_away_is_met_with_silence() -> None:
     assert running.wait() == 141
 
 
+@pytest.mark.parametrize(
+    ("command", "closed", "expected"),
+    [
+        ("run small.yaml", "2>&-", (0, "Scenario", "")),
+        ("run small.yaml", ">&-", (0, "", "")),
+        ("run nowhere.yaml", "2>&-", (2, "", "")),
+        ("list models", ">&-", (0, "", "parameters")),
+        ("run --gpu l4 --serve-cmd -", "<&-", (2, "", "no server")),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(
+    command: str, closed: str, expected: tuple[int, str, str]
+) -> None:
+    line = f"{sys.executable} -m simserve {command} {closed}"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, env=env, check=False)
+    status, out, err = expected
+    assert done.returncode == status
+    assert out in done.stdout and bool(out) == bool(done.stdout)
+    assert err in done.stderr and bool(err) == bool(done.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_no_fault_of_the_file_that_is_checked() -> None:
+    with Path("/dev/full").open("w") as full:
+        running = process("check", "small.yaml", stdout=full)
+        _, err = running.communicate()
+    assert (running.returncode, err) == (2, "simserve: No space left on device\n")
+
+
+def test_interrupt_before_the_command_has_begun_is_one_line_too() -> None:
+    """Interrupt the import itself, as a Ctrl-C of the first moment does."""
+    program = (
+        "import signal, sys, simserve\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from simserve.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "simserve: interrupted\n")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_interrupt_is_quiet_and_keeps_what_is_finished(workers: str) -> None:
+def test_interrupt_is_one_line_and_keeps_what_is_finished(workers: str) -> None:
     seeds = ",".join(map(str, range(500)))
     words = f"sweep small.yaml --vary seed={seeds} --workers {workers} --out t.csv".split()
     running = process(*words, start_new_session=True)
@@ -288,5 +351,5 @@ def test_interrupt_is_quiet_and_keeps_what_is_finished(workers: str) -> None:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     out, err = running.communicate()
-    assert (running.returncode, out, err) == (130, "", "")
+    assert (running.returncode, out, err) == (130, "", "simserve: interrupted\n")
     assert journal.read_text().count("\n") >= 1 and not Path("t.csv").exists()

@@ -158,7 +158,7 @@ JSON_ROW = '{{"timestamp": {}.25, "input_length": 100, "output_length": 20}}\n'
     ("head", "row", "most_bytes"),
     [
         ("", JSON_ROW, TRACE_BYTES),
-        ("arrival_s,prompt_tokens,output_tokens\n", "{}.25,1000,200\n", 2 * TRACE_BYTES),
+        ("arrival_s,prompt_tokens,output_tokens\n", "{}.25,1000,200\n", TRACE_BYTES * 8 // 5),
     ],
     ids=["JSONL", "CSV"],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from simserve.inputs.engine_defaults import load_engine
 from simserve.inputs.hardware_profile import list_gpus, load_gpu
 
 # name: GB/s, then dense TFLOPS or TOPS by dtype, link in GB/s one way, from the vendors'
@@ -129,3 +130,14 @@ def test_only_measurements_of_the_part_itself_are_not_assumed_efficiencies(name:
 )
 def test_an_accelerator_is_found_by_its_short_name(alias: str, name: str) -> None:
     assert load_gpu(alias).name == name
+
+
+# As the package's own METADATA has it: NVIDIA and AMD itself, the others by plugins.
+BY_OTHERS = ("apple-", "gaudi-", "ibm-", "inferentia", "tpu", "trainium")
+
+
+@pytest.mark.parametrize("name", list_gpus())
+def test_hardware_that_vllm_does_not_run_on_is_remarked(name: str) -> None:
+    remark = load_engine().remark_on(name)
+    assert (remark is not None) == name.startswith(BY_OTHERS)
+    assert remark is None or f"does not run on {name}: " in remark

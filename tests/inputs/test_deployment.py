@@ -235,3 +235,12 @@ def test_the_format_that_a_checkpoint_is_in_may_be_named() -> None:
 
 def test_a_scheduler_may_be_a_class_path() -> None:
     assert deployment(scheduler="my_pkg.sched:Mine").scheduler == "my_pkg.sched:Mine"
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3"])
+def test_quantization_none_leaves_the_weights_as_the_checkpoint_has_them(model: str) -> None:
+    keys: dict[str, Any] = {"model": model, "gpu": "h200-sxm", "tp": 8}
+    as_stored = deployment(**keys)
+    assert deployment(**keys, quantization="none") == as_stored
+    assert deployment(**keys, quantization=" None") == as_stored
+    assert deployment(**keys, quantization="fp8").model.weights is not None

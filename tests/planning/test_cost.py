@@ -245,3 +245,10 @@ def test_those_who_give_up_got_no_tokens(small: Path) -> None:
     assert len(kept) == report.point.tokens.requests
     assert report.now.tokens["output"] == pytest.approx(requests * kept.mean())
     assert report.now.tokens["output"] == pytest.approx(answered * kept[kept > 0].mean())
+
+
+def test_spot_that_is_dearer_than_on_demand_is_remarked(small: Path) -> None:
+    dear = asked(small, terms="spot").warnings
+    assert [one for one in dear if one.startswith("spot costs more than on-demand here: gcp/")]
+    for question in ({"terms": "on-demand"}, {"terms": "reserved-3y"}, {"gpu_usd_per_hour": 99.0}):
+        assert not any("costs more" in one for one in asked(small, **question).warnings)

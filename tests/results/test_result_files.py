@@ -115,6 +115,22 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
         Result.load(tmp_path)
 
 
+def test_a_table_that_claims_more_than_any_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    result().save(tmp_path)
+
+    def claim(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 6444040128 failed")
+
+    monkeypatch.setattr(pq, "read_table", claim)
+    with pytest.raises(InputError, match="malloc of size 6444040128 failed"):
+        Result.load(tmp_path)
+
+
 def test_files_of_two_runs_are_not_mixed(tmp_path: Path) -> None:
     result(requests=40).save(tmp_path / "one")
     result(requests=41).save(tmp_path / "two")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from simserve.errors import InputError
+from simserve.inputs.units import MOST_PER_S
 from simserve.inputs.workload import ArrivalsSpec
-from simserve.records.clock import PS_PER_S, PsArray
+from simserve.records.clock import PS_PER_NS, PS_PER_S, PsArray
 from simserve.traffic.arrivals import arrivals_within_ps, first_arrivals_ps
 from simserve.traffic.limits import MOST_REQUESTS
 from simserve.traffic.streams import random_stream
@@ -129,13 +130,13 @@ def test_too_much_is_refused_before_it_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e300])
+@pytest.mark.parametrize("rate", [5e-324, 1e-300, MOST_PER_S])
 def test_absurd_rate_is_refused_or_drawn_without_a_warning(
     process: dict[str, Any], rate: float
 ) -> None:
     arrivals = spec(rate_per_s=rate, **process)
     if rate > 1:
-        assert first(arrivals, 10).tolist() == [0] * 10
+        assert 0 <= first(arrivals, 10).max() < PS_PER_NS  # a picosecond between them, in the mean
     else:
         with pytest.raises(InputError, match="53 days"):
             first(arrivals, 10)

@@ -25,6 +25,7 @@ cells = st.one_of(
     st.sampled_from(["1", "07", "12", "-3", "+5", "0x1F", "1e3", "1.5", "", " 9", "nan", "inf"]),
     st.sampled_from(["2024-05-10 00:00:01.25", "2024-02-30 00:00:00", "2024-05-10", "é", "٣"]),
     st.sampled_from(['"7"', '"a,b"', '""', '"', '","', '"a""b"', '" 5"', '5"', '"x\ny"']),
+    st.sampled_from(['"""7"""', '""""', '""7', '5""5', '"7" ', ' "7"', '"7""', '"x\ry"']),
     st.integers(0, 2**64).map(str),
     st.text(max_size=3),
 )
@@ -47,8 +48,9 @@ def test_quick_and_slow_reading_of_csv_agree(
         np.testing.assert_array_equal(quick["a"], slow["a"])
 
 
-def test_plain_csv_is_read_the_quick_way() -> None:
-    block = b"2024-05-10 00:00:01.25+00:00,12,0.5,x\n2024-05-10 00:00:02+00:00,7,3,y z\n"
+@pytest.mark.parametrize("words", [b"y z", b'"y z"', b'"y, ""z"""', b'""'])
+def test_plain_csv_is_read_the_quick_way(words: bytes) -> None:
+    block = b"2024-05-10 00:00:01.25+00:00,12,0.5,x\n2024-05-10 00:00:02+00:00,7,3,%s\n" % words
     kinds: dict[str, Kind] = {"T": CALENDAR, "n": TOKENS, "s": SECONDS, "w": TEXT}
     quick = _quick(block, list(kinds), kinds)
     assert quick is not None

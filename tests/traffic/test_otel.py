@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from simserve.cli import app
 from simserve.errors import InputError
 from simserve.records.clock import PS_PER_S
-from simserve.traffic.trace_formats import Part, TraceFile, detect_format, read_trace
+from simserve.traffic.trace_formats import (
+    Part,
+    TraceFile,
+    detect_format,
+    otel_blocks,
+    read_trace,
+    text_lines,
+)
+from simserve.traffic.trace_formats.otel_blocks import requests_of_block
+from simserve.traffic.trace_formats.otel_requests import (
+    CACHED,
+    COLUMNS,
+    COUNTS,
+    E2E,
+    IDS,
+    MODELS,
+    OPERATION,
+    TTFT,
+    requests_of,
+)
+from simserve.traffic.trace_formats.otel_spans import spans_in
 
 START_S = 1_763_640_000
 
@@ -254,6 +277,92 @@ def test_a_row_that_is_no_json_is_named(tmp_path: Path) -> None:
     assert 'row 2: got {"resourceSpans": [, allowed: one JSON object per line' in refusal(path)
     path.write_text('{\n"resourceSpans": [\n')
     assert "JSON that does not parse" in refusal(path)
+
+
+# --- many spans at once, or one by one ---
+
+COUNT_VALUES = ["5", "0", 7, -7, "-5", "007", "", "9" * 19, "9" * 30, "٣", "1_000", 2**40]
+counts = st.sampled_from(COUNT_VALUES).map(lambda one: {"intValue": one})
+durations = st.sampled_from([0.25, 0, -1.0, 1e300]).map(lambda one: {"doubleValue": one})
+texts = st.sampled_from(["chat", "", "embeddings", "a/b"]).map(lambda one: {"stringValue": one})
+oddities: st.SearchStrategy[object] = st.sampled_from(
+    [{}, {"arrayValue": {}}, {"intValue": "5", "doubleValue": 0.5}, None, 5, {"boolValue": True},
+     {"stringValue": "x", "intValue": "5"}, {"stringValue": "x", "doubleValue": 0.5}]
+)  # fmt: skip
+attributes = st.one_of(
+    st.tuples(st.sampled_from([*COUNTS, *CACHED]), counts),
+    st.tuples(st.sampled_from([*E2E, *TTFT]), durations),
+    st.tuples(st.sampled_from([*IDS, *MODELS, OPERATION]), texts),
+    st.tuples(st.sampled_from([COUNTS[0], E2E[0], IDS[0], OPERATION, "other"]), oddities),
+)
+fields = st.one_of(
+    st.tuples(st.sampled_from(["parentSpanId", "spanId", "name"]), st.sampled_from(["", "a/b"])),
+    st.tuples(
+        st.sampled_from(["parent_id", "context", "kind"]),
+        st.sampled_from(["b1", {"parent_id": "b1"}]),
+    ),
+    st.tuples(
+        st.sampled_from(["startTimeUnixNano", "endTimeUnixNano", "start_time"]),
+        st.sampled_from([str(START_S) + "0" * 9, "-1", "9" * 20, "0" * 22 + "5", 5, None]),
+    ),
+)
+entries = st.tuples(
+    st.sampled_from([vllm, generic]), st.lists(attributes, max_size=1), st.lists(fields, max_size=1)
+)
+Entry = tuple[Callable[..., Any], list[tuple[str, object]], list[tuple[str, object]]]
+
+
+@settings(max_examples=800, deadline=None)
+@given(
+    drawn=st.lists(entries, min_size=1, max_size=3),
+    plain=st.integers(0, 3),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    alone=st.booleans(),
+)
+def test_spans_are_the_same_one_by_one_and_at_once(
+    drawn: list[Entry], plain: int, end: str, alone: bool
+) -> None:
+    spans = [vllm(9, 90 + number) for number in range(plain)]
+    for number, (kind, attributes, fields) in enumerate(drawn, start=1):
+        made = kind(number, number)
+        made["attributes"] += [{"key": key, "value": one} for key, one in attributes]
+        spans.insert(number % (plain + 1), made | dict(fields))
+    exports = [export(one) for one in spans] if alone else [export(*spans)]
+    block = "".join(json.dumps(one) + end for one in exports).encode()
+    quick = requests_of_block(block)
+    if quick is not None:
+        slow = requests_of(Path("f"), spans_in(Path("f"), 1, block))
+        assert (quick.spans, quick.parents, slow.incomplete) == (slow.spans, slow.parents, ())
+        for name in COLUMNS:
+            np.testing.assert_array_equal(quick.requests[name], slow.requests[name])
+
+
+def test_what_a_collector_writes_is_read_at_once() -> None:
+    others = [span("GET /", 0, 10, status=200), span("embed", 0, 11, operation__name="embeddings")]
+    below = vllm(0.5, 12) | {"parentSpanId": f"{10:016x}"}
+    lines = [export(*SPANS, *others, below), export(generic(1, 9, response__model="m")), export()]
+    block = "\n".join(map(json.dumps, lines)).encode()
+    quick = requests_of_block(block)
+    assert quick is not None and quick.spans == 7
+    assert quick.requests["prompt_tokens"].tolist() == [100, 7, 100, 100, 300]
+    assert list(quick.parents.values()) == [quick.requests["parent"][3]]
+
+
+@pytest.mark.parametrize("size", [1, 700, 1 << 20])
+def test_spans_do_not_depend_on_the_blocks_that_they_are_read_in(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_lines, "_FIRST_BLOCK_BYTES", 4 * size)
+    monkeypatch.setattr(text_lines, "_LARGEST_BLOCK_BYTES", 8 * size)
+    monkeypatch.setattr(otel_blocks, "_AT_A_TIME_BYTES", size)
+    odd = generic(3, 9, usage__output_tokens=40.0)
+    path = written(tmp_path, *(export(one) for one in [*SPANS, odd, vllm(9, 5)]), export())
+    trace = read_trace(path)
+    assert trace.requests.prompt_tokens.tolist() == [7, 100, 300, 100, 100]
+    written(tmp_path, *(export(one) for one in SPANS), export(INCOMPLETE[0]))
+    assert "row 4: span 4 (llm_request)" in refusal(path)
+    written(tmp_path, *(export(one) for one in SPANS), 5)
+    assert "row 4: got 5" in refusal(path)
 
 
 # --- the command ---

@@ -109,7 +109,7 @@ BAD = [
     ("stats table.csv", r"table.csv: got columns t, in, out"),
     ("stats table.csv --trace-columns t", r"--trace-columns: got t, allowed: ROLE=NAME"),
     ("stats table.csv --trace-columns time=t", r"--trace-columns: .*got time"),
-    ("stats log.jsonl --seed -1 --trace-format servegen", r"log.jsonl: "),
+    ("stats log.jsonl --seed -1 --trace-format servegen", r"'--seed'"),
     ("convert log.jsonl out.csv --to xlsx", r"--to: to: got xlsx, allowed: azure, csv"),
     ("convert log.jsonl log.jsonl --to csv", r"OUT: .*not one of the inputs"),
     ("convert log.jsonl no/out.csv --to csv", r"OUT: .*directory that exists"),

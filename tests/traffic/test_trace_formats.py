@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from simserve.errors import InputError
 from simserve.records.clock import PS_PER_S
-from simserve.traffic.trace_formats import FORMATS, detect_format, load_trace
+from simserve.traffic.trace_formats import FORMATS, detect_format, load_trace, read_trace
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
@@ -382,3 +383,13 @@ def test_any_bytes_load_or_are_refused_in_one_line(
     else:
         assert len(table) > 0
         assert table.prompt_tokens.min() >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("format", [None, "azure", "timed-trace", "otel", "table"])
+def test_a_pipe_is_refused_because_its_first_rows_would_be_lost(
+    tmp_path: Path, format: str | None
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: got a pipe, allowed: a file"):
+        read_trace(tmp_path / "pipe", format)

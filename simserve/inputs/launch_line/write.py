@@ -64,6 +64,9 @@ def remarks_on(deployment: Deployment) -> list[str]:
         ]
     else:
         remarks = [f"on {deployment.tp * deployment.replicas} × {gpu}"]
+    remark = load_engine(deployment.engine_name).remark_on(gpu)
+    if remark is not None:
+        remarks.append(remark)
     stored = _stored_as(deployment.model).get("quantization", _MADE_BY_VLLM)
     if stored != _MADE_BY_VLLM:
         remarks.append(f"the model's name must be that of a checkpoint in {stored}")

@@ -47,7 +47,10 @@ EVERYTHING = Part()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Instants as whole seconds and the picoseconds after them, exact over any span."""
+    """Instants as whole seconds and picoseconds after them, exact over any span.
+
+    The picoseconds may be more than a second.
+    """
 
     whole_s: IntArray
     rest_ps: IntArray
@@ -84,12 +87,17 @@ def times_of(path: Path, column: str, values: npt.NDArray[np.float64], ps_per_un
     if not latest_s < _LARGEST_WHOLE:
         raise too_long(path, column, latest_s)
     values = np.require(values, np.float64, ["C", "W"])
-    times = Times(whole_s=np.empty(len(values), np.int64), rest_ps=values.view(np.int64))
+    times = Times(whole_s=np.zeros(len(values), np.int64), rest_ps=values.view(np.int64))
+    # Zeros that nobody writes to take no memory; only times beyond the clock need whole seconds.
+    fits = latest_s < _LONGEST_SPAN_S
     for begin in range(0, len(values), _ROWS_AT_A_TIME):
         rows = slice(begin, begin + _ROWS_AT_A_TIME)
         whole = np.floor(values[rows] / units_per_s)
-        times.whole_s[rows] = whole
-        times.rest_ps[rows] = np.rint((values[rows] - whole * units_per_s) * ps_per_unit)
+        rest = np.rint((values[rows] - whole * units_per_s) * ps_per_unit)
+        if fits:
+            times.rest_ps[rows] = whole.astype(np.int64) * PS_PER_S + rest.astype(np.int64)
+        else:
+            times.whole_s[rows], times.rest_ps[rows] = whole, rest
     return times
 
 
@@ -123,20 +131,21 @@ def arrivals_of(
 
     See ``request_table``; ``part.head`` is left to the caller.
     """
-    start_s = times.whole_s.min()
-    start_ps = times.rest_ps[times.whole_s == start_s].min()
     whole_s, rest_ps = times.whole_s, times.rest_ps
-    whole_s -= start_s
-    rest_ps -= start_ps
+    start_s = whole_s.min()
+    rest_ps -= rest_ps.min(where=whole_s == start_s, initial=np.iinfo(np.int64).max)
+    if start_s:
+        whole_s -= start_s
     kept = _within(path, times, part)
     if kept is not None:
         whole_s, rest_ps = whole_s[kept], rest_ps[kept]
         whole_s -= whole_s.min()
     if whole_s.max() > _LONGEST_SPAN_S:
         raise too_long(path, column, float(whole_s.max()))
-    arrival_ps = np.ascontiguousarray(whole_s)
-    arrival_ps *= PS_PER_S
-    arrival_ps += rest_ps
+    arrival_ps = np.ascontiguousarray(rest_ps)
+    for begin in range(0, len(arrival_ps), _ROWS_AT_A_TIME):
+        rows = slice(begin, begin + _ROWS_AT_A_TIME)
+        arrival_ps[rows] += whole_s[rows] * PS_PER_S
     arrival_ps -= arrival_ps.min()
     if (arrival_ps[1:] < arrival_ps[:-1]).any():
         order = np.argsort(arrival_ps, kind="stable")

@@ -13,16 +13,13 @@ counts. Spans say nothing of what prompts share.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from simserve.errors import InputError, one_line, shortened
-from simserve.traffic.trace_formats.column_kinds import TOKENS, TOKENS_OR_NONE
 from simserve.traffic.trace_formats.columns import (
     EVERYTHING,
     Part,
@@ -30,54 +27,21 @@ from simserve.traffic.trace_formats.columns import (
     TraceFile,
     arrivals_of,
     plain_requests,
-    selected,
 )
-from simserve.traffic.trace_formats.otel_spans import Instant, Span, spans_of
+from simserve.traffic.trace_formats.otel_blocks import requests_of_block
+from simserve.traffic.trace_formats.otel_requests import (
+    OUTPUT,
+    PROMPT,
+    VLLM_SPAN,
+    Columns,
+    RequestSpans,
+    joined,
+    requests_of,
+)
+from simserve.traffic.trace_formats.otel_spans import span_blocks, spans_in
 
-VLLM_SPAN = "llm_request"
-PROMPT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
-OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
-_IDS = ("gen_ai.request.id", "gen_ai.response.id")
-_MODELS = ("gen_ai.response.model", "gen_ai.request.model")
-_OPERATION = "gen_ai.operation.name"
-# Operations that generate tokens; others (embeddings, execute_tool, invoke_agent, ...) do not, or
-# stand around those that do.
-_GENERATING = ("chat", "text_completion", "generate_content")
-_TTFT = ("gen_ai.latency.time_to_first_token", "gen_ai.server.time_to_first_token")
-_E2E = ("gen_ai.latency.e2e",)
-_CACHED = ("gen_ai.usage.cache_read.input_tokens",)
 _MOST_NAMES, _LONGEST_NAME = 3, 60
 _SKIPPING = "--skip-incomplete (of a run, --set skip_incomplete=true)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    span: str | None
-    parent: str | None
-    start: Instant
-    prompt_tokens: int
-    output_tokens: int
-    request_id: str
-    model: str
-    ttft_s: float
-    e2e_s: float
-    cached_tokens: int
-
-
-class _Incomplete(NamedTuple):
-    span: str | None
-    which: str
-    missing: str
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a file of spans holds, while it is read."""
-
-    requests: list[_Request] = field(default_factory=list)
-    incomplete: list[_Incomplete] = field(default_factory=list)
-    parents: dict[str, str] = field(default_factory=dict)
-    others: int = 0
 
 
 def read_otel(path: Path, part: Part = EVERYTHING, *, skip_incomplete: bool = False) -> TraceFile:
@@ -89,9 +53,7 @@ def read_otel(path: Path, part: Part = EVERYTHING, *, skip_incomplete: bool = Fa
     Raises:
         InputError: naming the row and the span that cannot be used.
     """
-    found = _Found()
-    for span in spans_of(path):
-        _take(path, span, found)
+    found = joined(_parts(path))
     around = _around_others(found)
     incomplete = [one for one in found.incomplete if one.span not in around]
     if incomplete and not skip_incomplete:
@@ -99,94 +61,37 @@ def read_otel(path: Path, part: Part = EVERYTHING, *, skip_incomplete: bool = Fa
         allowed = f"both token counts; {_SKIPPING} leaves such spans out"
         first = incomplete[0]
         raise InputError(str(path), first.which, f"no {first.missing}{more}", allowed)
-    inner = [one for one in found.requests if one.span not in around]
-    if not inner:
-        got = f"no request among {found.others + len(incomplete)} spans"
+    requests = found.requests
+    others = found.spans - len(requests["span"]) - len(found.incomplete)
+    if around:
+        inner = np.array([span not in around for span in requests["span"]], dtype=bool)
+        requests = {name: column[inner] for name, column in requests.items()}
+    if not len(requests["span"]):
+        got = f"no request among {others + len(incomplete)} spans"
         allowed = f"spans {VLLM_SPAN}, or with {PROMPT[0]} and {OUTPUT[0]}"
         raise InputError(str(path), None, got, allowed)
-    notes = _notes(inner, found.others, len(incomplete), len(around))
-    return _as_trace(path, inner, part, notes)
+    notes = _notes(requests, others, len(incomplete), len(around))
+    return _as_trace(path, requests, part, notes)
 
 
-def _take(path: Path, span: Span, found: _Found) -> None:
-    """Note what the span is."""
-    given, span_id, parent = span.attributes(), span.id(), span.parent_id()
-    if span_id is not None and parent is not None:
-        found.parents[span_id] = parent
-    if not _is_request(span, given):
-        found.others += 1
-        return
-    where = (str(path), f"{span.place} ({span.name})" if span.name else span.place)
-    prompt, output = (_tokens(where, given, names) for names in (PROMPT, OUTPUT))
-    if not prompt or not output:
-        missing = OUTPUT[0] if prompt else PROMPT[0]
-        found.incomplete.append(_Incomplete(span_id, where[1], missing))
-        return
-    try:
-        start = span.start()
-    except ValueError:
-        raise InputError(*where, "no start time", "startTimeUnixNano, in nanoseconds") from None
-    e2e_s = _seconds(where, given, _E2E)
-    lasted_s = span.seconds() if e2e_s is None else e2e_s
-    ttft_s = _seconds(where, given, _TTFT)
-    found.requests.append(
-        _Request(
-            span=span_id,
-            parent=parent,
-            start=start,
-            prompt_tokens=prompt,
-            output_tokens=output,
-            request_id=str(_first(given, _IDS) or (span_id or "").rpartition("/")[2]),
-            model=str(_first(given, _MODELS) or ""),
-            ttft_s=np.nan if ttft_s is None else ttft_s,
-            e2e_s=np.nan if lasted_s is None else lasted_s,
-            cached_tokens=_tokens(where, given, _CACHED) or 0,
-        )
-    )
+def _parts(path: Path) -> Iterator[RequestSpans]:
+    """Yield what the file tells, block by block: at once where nothing is odd."""
+    spans = 0
+    for row, text in span_blocks(path):
+        part = None if row is None else requests_of_block(text)
+        yield (part := part or requests_of(path, spans_in(path, row, text, spans)))
+        spans += part.spans
 
 
-def _is_request(span: Span, given: Mapping[str, Any]) -> bool:
-    operation = given.get(_OPERATION)
-    if operation is not None:
-        return operation in _GENERATING
-    return span.name == VLLM_SPAN or any(name in given for name in (*PROMPT, *OUTPUT))
-
-
-def _first(given: Mapping[str, Any], names: Iterable[str]) -> Any:
-    return next((given[name] for name in names if given.get(name) is not None), None)
-
-
-def _tokens(where: tuple[str, str], given: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """Return a count of tokens; None if there is none."""
-    value = _first(given, names)
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    try:
-        return TOKENS_OR_NONE.one(value)
-    except ValueError:
-        raise InputError(where[0], f"{where[1]}: {names[0]}", value, TOKENS.allowed) from None
-
-
-def _seconds(
-    where: tuple[str, str], given: Mapping[str, Any], names: tuple[str, ...]
-) -> float | None:
-    """Return a measured latency; None if there is none."""
-    value = _first(given, names)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
-        raise InputError(where[0], f"{where[1]}: {names[0]}", value, "a duration in seconds")
-    return float(value)
-
-
-def _around_others(found: _Found) -> set[str]:
+def _around_others(found: RequestSpans) -> set[str]:
     """Return the request spans that stand around another one, which counts instead."""
-    spans = {one.span for one in found.requests} | {one.span for one in found.incomplete}
+    requests = found.requests
+    spans = {*requests["span"].tolist(), *(one.span for one in found.incomplete)} - {None}
     around: set[str] = set()
-    for one in found.requests:
-        above, seen = one.parent, {one.span}
+    if spans.isdisjoint(found.parents.values()) and spans.isdisjoint(requests["parent"].tolist()):
+        return around
+    for span, parent in zip(requests["span"].tolist(), requests["parent"].tolist(), strict=True):
+        above, seen = parent, {span}
         while above is not None and above not in seen and above not in around:
             if above in spans:
                 around.add(above)
@@ -195,7 +100,7 @@ def _around_others(found: _Found) -> set[str]:
     return around
 
 
-def _notes(inner: list[_Request], others: int, incomplete: int, around: int) -> tuple[str, ...]:
+def _notes(requests: Columns, others: int, incomplete: int, around: int) -> tuple[str, ...]:
     """Return what has to be said about the spans, in words."""
     notes = []
     if others:
@@ -204,14 +109,14 @@ def _notes(inner: list[_Request], others: int, incomplete: int, around: int) -> 
         notes.append(f"{_count(incomplete, 'request span')} without token counts left out")
     if around:
         notes.append(f"{_count(around, 'request span')} around others left out: inner ones count")
-    models = Counter(one.model for one in inner)
+    models = Counter(requests["model"].tolist())
     if len(models) > 1:
         named = [f"{_shown(name)} {count}" for name, count in models.most_common(_MOST_NAMES)]
         more = ", …" if len(models) > _MOST_NAMES else ""
         notes.append(f"requests to {len(models)} models: {', '.join(named)}{more}")
-    cached = sum(one.cached_tokens for one in inner)
+    cached = requests["cached_tokens"].sum()
     if cached:
-        share = cached / sum(one.prompt_tokens for one in inner)
+        share = cached / requests["prompt_tokens"].sum()
         notes.append(f"{share:.1%} of prompt tokens came from a cache; spans do not say which")
     return tuple(notes)
 
@@ -224,28 +129,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _as_trace(
-    path: Path, requests: list[_Request], part: Part, notes: tuple[str, ...]
-) -> TraceFile:
+def _as_trace(path: Path, requests: Columns, part: Part, notes: tuple[str, ...]) -> TraceFile:
     # In order of arrival, so that a head is the first of them wherever they stand in the file.
-    requests = sorted(requests, key=lambda one: one.start)
-    starts = np.array([one.start for one in requests], dtype=np.int64)
-    times = Times(whole_s=starts[:, 0].copy(), rest_ps=starts[:, 1].copy())
-    table = replace(
-        plain_requests(
-            [one.prompt_tokens for one in requests], [one.output_tokens for one in requests]
-        ),
-        request_id=tuple(one.request_id for one in requests),
-    )
+    places = np.lexsort((requests["start_ps"], requests["start_s"]))
+    times = Times(whole_s=requests["start_s"][places], rest_ps=requests["start_ps"][places])
     arrival_ps, kept = arrivals_of(path, "startTimeUnixNano", times, part)
-    places: npt.NDArray[np.intp] = np.arange(len(requests)) if kept is None else kept
-    places, arrival_ps = places[: part.head], arrival_ps[: part.head]
-    measured = {
-        "measured_ttft_s": np.array([one.ttft_s for one in requests])[places],
-        "measured_e2e_s": np.array([one.e2e_s for one in requests])[places],
-    }
+    places = (places if kept is None else places[kept])[: part.head]
+    table = plain_requests(requests["prompt_tokens"][places], requests["output_tokens"][places])
+    measured = {f"measured_{name}": requests[name][places] for name in ("ttft_s", "e2e_s")}
     return TraceFile(
-        requests=replace(selected(table, places), arrival_ps=arrival_ps),
+        requests=replace(
+            table,
+            arrival_ps=arrival_ps[: part.head],
+            request_id=tuple(requests["request_id"][places].tolist()),
+        ),
         format="otel",
         notes=notes,
         measured={name: values for name, values in measured.items() if not np.isnan(values).all()},

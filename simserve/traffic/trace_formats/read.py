@@ -17,6 +17,7 @@ from simserve.traffic.trace_formats.mooncake import read_mooncake
 from simserve.traffic.trace_formats.otel import read_otel
 from simserve.traffic.trace_formats.servegen import read_servegen
 from simserve.traffic.trace_formats.table import read_table
+from simserve.traffic.trace_formats.text_lines import refuse_pipe
 from simserve.traffic.trace_formats.timed_trace import BLOCK_TOKENS, read_timed_trace
 
 _PLAIN_READERS: dict[str, Callable[[Path, Part], TraceFile]] = {
@@ -66,6 +67,7 @@ def read_trace(
         InputError: if the file, a row of it or an argument cannot be used.
     """
     path = Path(path)
+    refuse_pipe(path)
     if part.head is not None and part.head < 1:
         raise InputError("head", None, part.head, "a number of rows, 1 or more")
     if block_tokens is not None and block_tokens < 1:

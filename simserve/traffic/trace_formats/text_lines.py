@@ -111,7 +111,14 @@ def decoded(path: Path, row: int, line: bytes) -> str:
         raise InputError(str(path), f"row {row}", line, "UTF-8 text") from None
 
 
+def refuse_pipe(path: Path) -> None:
+    """Refuse a pipe, of which what was read once is gone: the first rows would be missing."""
+    if path.is_fifo():
+        raise InputError(str(path), None, "a pipe", "a file: it is read more than once")
+
+
 def _open(path: Path) -> IO[bytes]:
+    refuse_pipe(path)
     try:
         with path.open("rb") as file:
             packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
