@@ -25,21 +25,10 @@ AsContiguous = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
+@given.of_scenario()
 def fit(
     ctx: typer.Context,
     scenario: given.ScenarioFile = None,
-    workload: given.Workload = None,
-    trace: given.Trace = None,
-    trace_format: given.TraceFormat = None,
-    deployment: given.Deployment = None,
-    serve_cmd: given.ServeCmd = None,
-    gpus: given.Gpus = None,
-    model: given.Model = None,
-    gpu: given.Gpu = None,
-    tp: given.Tp = None,
-    engine: given.Engine = None,
-    settings: given.Settings = None,
-    seed: given.Seed = None,
     contiguous: AsContiguous = False,
     prices: Prices = None,
     as_json: AsJson = False,
