@@ -7,7 +7,6 @@ agree step for step is what the structural comparison shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from simserve.records.run_record import (
     FINISHED,
     REJECTED,
     RequestOutcomes,
+    RunMeta,
     RunRecord,
     TokenGaps,
 )
@@ -123,7 +123,7 @@ class Recorder:
         self._steps["duration_ps"][step] = end_ps - self._steps["start_ps"][step]
         self._steps["free_blocks_end"][step] = free_blocks
 
-    def record(self, usable_blocks: int, ahead: bool, meta: dict[str, Any]) -> RunRecord:
+    def record(self, usable_blocks: int, ahead: bool, meta: RunMeta) -> RunRecord:
         """Return the run as a record, one row per step."""
         columns = {name: np.array(values, np.int64) for name, values in self._steps.items()}
         new_blocks = columns.pop("new_blocks").astype(np.int32)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ from simserve.policy.registry import load_scheduler
 from simserve.policy.scheduler import RequestView, Scheduler, StepPlan
 from simserve.policy.token_stream import TokenStream
 from simserve.records.requests import RequestTable
-from simserve.records.run_record import RunRecord
+from simserve.records.run_record import RunMeta, RunRecord
 
 SCHEDULER = "chunked-prefill"
 """The scheduler that replays run on unless told otherwise."""
@@ -103,7 +102,7 @@ class Replay:
         left = self._scheduler.running + self._scheduler.waiting
         if left:
             raise SimserveError(f"replay: {left} requests were never finished")
-        meta: dict[str, Any] = {"measured": True, "device": str(self._runner.setup.device)}
+        meta = RunMeta(measured_on=str(self._runner.setup.device))
         record = self._recorder.record(
             self._limits.usable_blocks, self._limits.async_scheduling, meta
         )

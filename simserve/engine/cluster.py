@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from itertools import repeat
 
 import numpy as np
@@ -21,7 +22,7 @@ from simserve.policy.scheduler import RequestView, Scheduler
 from simserve.policy.token_stream import TokenStream
 from simserve.records.clock import FAR_PS
 from simserve.records.requests import RequestTable, SegmentTable
-from simserve.records.run_record import LAST_SESSION_PS, REJECTED, RunRecord
+from simserve.records.run_record import REJECTED, RunMeta, RunRecord
 
 PROGRESS_EVERY = 1024
 """Arrivals between two calls of a progress callback."""
@@ -119,7 +120,8 @@ class Cluster:
         if self._users is None:
             return record
         if self._users.first and self.requests.next_turn is not None:
-            record.meta[LAST_SESSION_PS] = self._arrivals[self._users.first - 1]
+            last_session_ps = self._arrivals[self._users.first - 1]
+            record = replace(record, meta=RunMeta(last_session_ps=last_session_ps))
         return in_order_of_arrival(record, self._users.arrived_ps)
 
     def _arrive(self) -> Generator[simpy.Event, None, None]:

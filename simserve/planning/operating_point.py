@@ -82,7 +82,7 @@ def operate(scenario: Scenario, rate_per_s: float | None = None) -> OperatingPoi
 
 def _comes_until_ps(result: Result) -> int:
     """Return until when the load is there: what comes after it is the end of the run, not idle."""
-    return full_until_ps(result.record, result.record.meta.get("users"))
+    return full_until_ps(result.record, result.record.meta.users)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

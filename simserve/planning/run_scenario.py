@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from simserve.inputs.scenario import Scenario, load_scenario, scenario_from_dict
 from simserve.latency.load import load_latency_model
 from simserve.latency.model import StepLatencyModel
 from simserve.latency.roofline import RooflineModel
-from simserve.records.requests import RequestTable, SegmentTable
+from simserve.records.requests import RequestTable
 from simserve.records.run_record import RunRecord
 from simserve.results.result import Result
 from simserve.traffic.generate import generate
@@ -42,16 +43,14 @@ def run(
         latency = load_latency_model(ready.deployment)
     record = simulate(requests, ready.deployment, latency, check=check, on_progress=on_progress)
     bound = _reusable_frac(record.requests, ready.deployment.engine.block_size)
-    priced = _priced_from(latency, record)
-    if priced is not None:
-        record.meta["priced_from"] = priced
-    if ready.workload.trace is not None and requests.segments is not None:
-        record.meta["trace_blocks"] = _seen_before(requests, requests.segments)
-    if ready.workload.arrivals is not None and ready.workload.arrivals.users is not None:
-        record.meta["users"] = ready.workload.arrivals.users
-    if requests.notes:
-        record.meta["notes"] = list(requests.notes)
-    return Result(scenario=ready, record=record, prefix_bound_frac=bound)
+    meta = replace(
+        record.meta,
+        users=None if ready.workload.arrivals is None else ready.workload.arrivals.users,
+        notes=tuple(requests.notes),
+        trace_blocks=None if ready.workload.trace is None else _seen_before(requests),
+        priced_from=_priced_from(latency, record),
+    )
+    return Result(scenario=ready, record=replace(record, meta=meta), prefix_bound_frac=bound)
 
 
 def _reusable_frac(requests: RequestTable, block_size: int) -> float | None:
@@ -79,9 +78,11 @@ def _priced_from(latency: StepLatencyModel, record: RunRecord) -> dict[str, Any]
     }
 
 
-def _seen_before(requests: RequestTable, segments: SegmentTable) -> dict[str, float]:
+def _seen_before(requests: RequestTable) -> dict[str, float] | None:
     """Return how many of a trace's own prompt blocks an earlier request had, and their size."""
-    block_tokens = int(segments.tokens.max())
+    if requests.segments is None:
+        return None
+    block_tokens = int(requests.segments.tokens.max())
     seen_frac = infinite_cache_hit_frac(requests, block_tokens)
     return {"block_tokens": block_tokens, "seen_before_frac": seen_frac}
 

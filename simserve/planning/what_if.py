@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -182,7 +182,7 @@ def _look(task: _Task) -> Sight:
     except InputError as error:  # such as a profile that is not of this tp
         return Sight(reason=str(error))
     if requests.users is not None and requests.next_turn is None:  # a closed loop
-        record.meta["users"] = requests.users
+        record = replace(record, meta=replace(record.meta, users=requests.users))
     return _sight(record, scenario, question)
 
 

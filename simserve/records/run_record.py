@@ -5,7 +5,9 @@ A measured run written in this form is scored by the same code as a simulated on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,6 @@ from simserve.records.step_log import StepLog
 
 UNFINISHED, FINISHED, REJECTED, ABORTED = 0, 1, 2, 3
 """Values of ``RequestOutcomes.status``."""
-
-LAST_SESSION_PS = "last_session_ps"
-"""Key of ``RunRecord.meta``: when the last of conversations began that wait for their answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +61,41 @@ class TokenGaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunMeta:
+    """What the arrays of a run do not show; a simulated open load needs none of it."""
+
+    users: int | None = None  # of a closed loop
+    last_session_ps: int | None = None  # of conversations that wait for answers: the last began
+    notes: tuple[str, ...] = ()  # remarks on the traffic
+    trace_blocks: Mapping[str, float] | None = None  # of a trace that names its prompt blocks
+    priced_from: Mapping[str, Any] | None = None  # the profile, and the shares of its answers
+    measured_on: str | None = None  # the device of a real engine
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is there, as JSON-able data."""
+        entry = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in entry.items() if value not in (None, ())}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> RunMeta:
+        """Return what ``as_dict`` gave.
+
+        Raises:
+            TypeError: if it did not give that.
+        """
+        meta = cls(**{**entry, "notes": tuple(entry.get("notes", ()))})
+        kinds = {"users": int, "last_session_ps": int, "measured_on": str}
+        kinds |= {"trace_blocks": dict, "priced_from": dict}
+        for name, kind in kinds.items():
+            value = getattr(meta, name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise TypeError(f"meta.{name} is {value!r:.60}")
+        if not all(isinstance(note, str) for note in meta.notes):
+            raise TypeError(f"meta.notes is {meta.notes!r:.60}")
+        return meta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """Everything that metrics, reports and comparisons are computed from."""
 
@@ -70,4 +104,4 @@ class RunRecord:
     steps: tuple[StepLog, ...]  # one per replica
     gaps: TokenGaps
     end_ps: int  # when the last step ended
-    meta: dict[str, Any] = field(default_factory=dict)  # resolved configuration, JSON-able
+    meta: RunMeta = RunMeta()

@@ -34,11 +34,11 @@ def run_summary(result: Result) -> dict[str, Any]:
             "limits": facts.limits,
             "assumed_numbers": facts.assumed_numbers,
             "remark": load_engine().remark_on(facts.gpu),
-            "priced_from": result.record.meta.get("priced_from"),
+            "priced_from": result.record.meta.priced_from,
         },
         "traffic": {
             "description": facts.traffic,
-            "notes": result.record.meta.get("notes", []),
+            "notes": list(result.record.meta.notes),
             "requests": metrics.num_prompts,
             "completed": metrics.completed,
             "rejected": metrics.rejected,
@@ -68,7 +68,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "preempted_requests": use.preempted_requests,
             "prefix_hit_frac": result.prefix_use.token_hit_frac,
             "prefix_bound_frac": result.prefix_bound_frac,
-            "trace_blocks": result.record.meta.get("trace_blocks"),
+            "trace_blocks": result.record.meta.trace_blocks,
         },
         "steps": {
             "count": use.steps,

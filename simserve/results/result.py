@@ -12,7 +12,7 @@ import numpy as np
 
 from simserve.errors import InputError, reason_of
 from simserve.records.clock import NEVER_PS
-from simserve.records.run_record import RunRecord, TokenGaps
+from simserve.records.run_record import RunMeta, RunRecord, TokenGaps
 from simserve.results.bench_json import DEFAULT_PERCENTILES, bench_json
 from simserve.results.engine_use import EngineUse, PrefixUse, engine_use, prefix_use
 from simserve.results.frames import (
@@ -199,7 +199,7 @@ class Result:
             "requests": len(self.record.requests),
             "steps": [log.total_steps for log in self.record.steps],
             "token_gaps": {name: getattr(gaps, name).tolist() for name in _GAP_TYPES},
-            "meta": self.record.meta,
+            "meta": self.record.meta.as_dict(),
             "bench": self.bench_dict(),
         }
 
@@ -223,7 +223,8 @@ class Result:
                 name: np.array(run["token_gaps"][name], kind) for name, kind in _GAP_TYPES.items()
             }
             facts = RunFacts.from_dict(run["facts"])
-            end_ps, meta, bound = run["end_ps"], run["meta"], run["prefix_bound_frac"]
+            meta = RunMeta.from_dict(run["meta"])
+            end_ps, bound = run["end_ps"], run["prefix_bound_frac"]
             rows: dict[str, tuple[Any, Any]] = {REQUESTS_FILE: (len(requests), run["requests"])}
             rows[STEPS_FILE] = ([len(log) for log in steps], run["steps"])
             _check_numbers([end_ps, *run["num_blocks"]], int)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
-from simserve.records.run_record import ABORTED, LAST_SESSION_PS, REJECTED, RunRecord
+from simserve.records.run_record import ABORTED, REJECTED, RunRecord
 from simserve.results.token_times import left_ps
 
 FloatArray = npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ def judge_load(record: RunRecord) -> Verdict:
     Conversations that wait for their answers are judged until the last of them began: what comes
     later thins out, whatever the load was.
     """
-    users = record.meta.get("users")
+    users = record.meta.users
     if users is not None:
         reason = f"closed loop: {users:,} users, of whom no more than that can wait"
         return Verdict(name="stable", reason=reason)
@@ -81,7 +81,7 @@ def judge_load(record: RunRecord) -> Verdict:
     gave_up_waiting = (scheduled_ps == NEVER_PS) & (record.outcomes.status == ABORTED)
     scheduled_ps = np.where(gave_up_waiting, gone_ps, scheduled_ps)
     served = record.outcomes.status != REJECTED
-    last_ps = record.meta.get(LAST_SESSION_PS)
+    last_ps = record.meta.last_session_ps
     if last_ps is not None:
         served &= record.requests.arrival_ps <= last_ps
     found = judge_times(record.requests.arrival_ps[served], scheduled_ps[served], gone_ps[served])

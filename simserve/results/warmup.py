@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simserve.records.clock import PS_PER_S
-from simserve.records.run_record import LAST_SESSION_PS, RunRecord
+from simserve.records.run_record import RunRecord
 from simserve.results.metrics import RequestLatencies
 from simserve.results.samples import FloatArray
 from simserve.results.token_times import BoolArray, left_ps
@@ -112,9 +112,9 @@ def full_until_ps(record: RunRecord, users: int | None) -> int:
     were taken before still arrive later, after a time to think.
     """
     arrival_ps = record.requests.arrival_ps
-    last_session_ps = record.meta.get(LAST_SESSION_PS)
+    last_session_ps = record.meta.last_session_ps
     if last_session_ps is not None:
-        return int(last_session_ps)
+        return last_session_ps
     asked_again = len(arrival_ps) - (users or 0)
     if users is None or asked_again < 1:
         return int(arrival_ps[-1])

@@ -218,7 +218,7 @@ def test_conversations_that_wait_are_overloaded_by_their_rate() -> None:
     light, heavy = (run(dial.at(rate)) for rate in (2.0, 500.0))
     assert light.verdict.name == "stable" and "conversation" in light.verdict.reason
     assert heavy.verdict.name != "stable"
-    begun = light.record.meta["last_session_ps"]
+    begun = light.record.meta.last_session_ps
     window = light.sample.window
     assert light.record.requests.arrival_ps[window.stop - 1] <= begun
     assert light.record.requests.arrival_ps[-1] > begun

@@ -17,6 +17,7 @@ from simserve.errors import InputError
 from simserve.inputs.scenario import load_scenario
 from simserve.planning.run_scenario import run
 from simserve.planning.sweep import sweep
+from simserve.records.run_record import RunMeta
 from simserve.report.html import load_page, write_figures, write_page
 from simserve.report.page.parts import Page, style_sheet
 from simserve.report.page.run import run_page
@@ -307,13 +308,10 @@ def test_a_page_appears_whole_or_not_at_all(
 def test_the_share_of_extrapolated_time_is_shown_where_a_profile_priced_the_steps() -> None:
     priced = made_up()
     shares = {"exact": 0.5, "interp": 0.25, "extrap": 0.125, "roofline": 0.0625, "host": 0.0625}
-    priced.record.meta["priced_from"] = {
-        "profile": "mine/here",
-        "kind": "measured",
-        "shares": shares,
-        "warnings": ["a table is <old>"],
-    }
-    page = read(run_page(priced).markup())
+    profile = {"profile": "mine/here", "kind": "measured", "warnings": ["a table is <old>"]}
+    meta = RunMeta(priced_from=profile | {"shares": shares})
+    record = dataclasses.replace(priced.record, meta=meta)
+    page = read(run_page(Result(None, record, facts=priced.facts)).markup())
     assert page.problems == []
     assert "12.5% of the simulated time is extrapolated, 6.2% is a roofline" in page.text()
     assert "a table is <old>" in page.text()

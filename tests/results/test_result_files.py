@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from simserve.errors import InputError
+from simserve.records.run_record import RunMeta
 from simserve.results import frames
 from simserve.results.result import Result
 from simserve.results.whole_files import write_whole
@@ -152,6 +154,26 @@ def test_a_later_format_is_refused_by_name(tmp_path: Path) -> None:
     run = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(run | {"format": 99}))
     with pytest.raises(InputError, match="format: got 99"):
+        Result.load(tmp_path)
+
+
+META = RunMeta(users=3, last_session_ps=7, notes=("odd",), measured_on="cuda:0")
+
+
+def test_what_the_arrays_do_not_show_is_kept(tmp_path: Path) -> None:
+    run = result()
+    Result(None, dataclasses.replace(run.record, meta=META), facts=run.facts).save(tmp_path)
+    assert Result.load(tmp_path).record.meta == META
+
+
+@pytest.mark.parametrize(
+    "damage", [{"users": "3"}, {"users": True}, {"notes": [1]}, {"priced_from": []}, {"more": 1}]
+)
+def test_damaged_words_about_a_run_are_refused(tmp_path: Path, damage: dict[str, object]) -> None:
+    result().save(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"meta": damage}))
+    with pytest.raises(InputError, match=next(iter(damage))):
         Result.load(tmp_path)
 
 

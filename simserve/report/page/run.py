@@ -48,7 +48,7 @@ def run_page(result: Result) -> Page:
             _latency(result, summary),
             _over_time(result),
             waterfall_section(result),
-            basis_section(facts.resolved, facts.latency, result.record.meta.get("priced_from")),
+            basis_section(facts.resolved, facts.latency, result.record.meta.priced_from),
             reproduce_section(facts.resolved, facts.digest, facts.version, commands),
         ],
     )

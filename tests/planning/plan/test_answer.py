@@ -226,7 +226,8 @@ def test_runs_of_conversations_that_wait_show_as_many_at_a_time_as_there_will_be
     runs = Runs.of(dataclasses.replace(question.scenario, workload=workload))
     assert runs.whole is not None and runs.whole > 8 * (workload.num_requests or 0)
     record = run(runs.at(winner().deployment, 2, 0, short=False)).record
-    arrival_ps, last_ps = record.requests.arrival_ps, record.meta["last_session_ps"]
+    arrival_ps, last_ps = record.requests.arrival_ps, record.meta.last_session_ps
+    assert last_ps is not None
     # 2 a second for 30 s, three pauses; at a random moment two of the four turns are to come.
     assert (arrival_ps > last_ps).sum() == pytest.approx(2 * 30 * 2, rel=0.35)
     assert arrival_ps[-1] - last_ps < last_ps / 3
