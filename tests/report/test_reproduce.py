@@ -26,6 +26,19 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "another model": {"model": "llama-3.1-70b", "gpu": "h200-sxm", "tp": 4},
     "fp8 cache": {"settings": ["kv_cache_dtype=fp8"]},
+    **{
+        f"{method} weights": {"settings": [f"quantization={method}"]}
+        for method in ("fp8", "awq", "gptq", "nf4", "int8", "none")
+    },
+    "a checkpoint of 4 bits": {"model": "gpt-oss-20b"},
+    "a checkpoint in fp8 blocks": {"model": "deepseek-v3", "gpu": "h200-sxm", "tp": 8},
+    "far from what was measured": {"settings": ["allow_extrapolation=true"]},
+    "a launch line": {
+        "gpu": "h100-sxm",
+        "serve_cmd": "vllm serve meta-llama/Llama-3.1-8B -tp 2 --quantization fp8 "
+        "--kv-cache-dtype fp8 --no-enable-prefix-caching --max-num-seqs 9",
+    },
+    "clients that give up": {"settings": ["workload.timeout_s=9"]},
     "continuous": {
         "settings": ["scheduler=continuous", "max_model_len=4096", "max_num_batched_tokens=4096"]
     },

@@ -50,6 +50,7 @@ class Panel:
     log: bool = False
 
 
+_HEADROOM = 1.08  # of an axis from 0, so that the outermost point is whole
 MOST_LINES = len(style.SERIES)
 """More lines than this are not told apart; the others are left out, and the page says so."""
 
@@ -153,8 +154,9 @@ def pareto(lines: Sequence[Line], x_label: str, y_label: str, title: str) -> Fig
                 axes.plot([], [], marker, color=colour, label=line.name)
             for one in line.points:
                 _dot(axes, one, colour, marker)
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        every = [one for line in lines for one in line.points]
+        axes.set_xlim(0, _HEADROOM * max((one.x for one in every), default=1.0))
+        axes.set_ylim(0, _HEADROOM * max((one.y for one in every), default=1.0))
         style.plain_ticks(axes.xaxis)
         style.plain_ticks(axes.yaxis)
         axes.set_xlabel(x_label)

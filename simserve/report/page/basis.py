@@ -126,7 +126,7 @@ def _listed(numbers: list[BasisNumber], deployment: Mapping[str, Any]) -> Iterat
     assumed = [one for one in numbers if one.kind == "assumed"]
     others = [one for one in numbers if one.kind != "assumed"]
     if assumed:
-        yield _number_table(assumed, "Assumed: nobody has measured or published these")
+        yield _number_table(assumed, "Assumed: not measured on this GPU, nor published for it")
     yield details(f"The other {len(others)} numbers", _number_table(others, "By kind"))
     yield details("Engine settings", _settings(deployment["engine"]))
     yield details("Where the GPU's memory goes", _memory(deployment["kv"]))

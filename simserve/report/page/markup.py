@@ -45,7 +45,8 @@ def table(
 ) -> Markup:
     """Return a table whose first ``texts`` columns are text and whose others are numbers.
 
-    One with long texts becomes a list where there is no room for columns.
+    One with long texts becomes a list where there is no room for columns; a number then has the
+    name of its column beside it.
     """
 
     def cells(row: Sequence[Child], name: str) -> Markup:
@@ -53,7 +54,9 @@ def table(
         for at, cell in enumerate(row):
             scope = ("col" if name == "th" else "row") if name == "th" or at == 0 else None
             kind = "th" if scope else "td"
-            out.append(element(kind, cell, scope=scope, class_=None if at < texts else "n"))
+            named = head[at] if texts > 1 and texts <= at and kind == "td" else None
+            number = None if at < texts else "n"
+            out.append(element(kind, cell, scope=scope, class_=number, data_column=named))
         return element("tr", out)
 
     return element(

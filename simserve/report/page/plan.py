@@ -107,10 +107,10 @@ def _removed(entry: Mapping[str, Any]) -> list[Child | Shown]:
         element("p", said),
         Shown(
             name="ruled-out",
-            figure=parts_bars(parts, "plans and settings"),
+            figure=parts_bars(parts, "plans"),
             title="Why the others are not the answer",
             alt="; ".join(f"{part.name}: {part.words}" for part in parts),
-            caption="Offer and memory count settings, the others count plans.",
+            caption="A plan is a setting with a number of replicas.",
         ),
     ]
 
@@ -121,8 +121,8 @@ def _prices(entry: Mapping[str, Any]) -> list[Child | Shown]:
     others = [one for one in entry["settings"] + entry["replicas"] if one["name"] not in named]
     lines = (
         Line(name="no plan is better in both", points=_points(front, by_price=True)),
-        Line(name="the answer", points=_points([winner]), joined=False),
         Line(name="other plans", points=_points(others), joined=False),
+        Line(name="the answer", points=_points([winner]), joined=False),  # on top
     )
     limits = dict(one.partition(":")[::2] for one in entry["scenario"]["slo"].split())
     asked = limits.get("ttft_p95")

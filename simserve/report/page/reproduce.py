@@ -67,6 +67,8 @@ def _deployment(resolved: Mapping[str, Any]) -> dict[str, Any]:
     model, engine = resolved["model"], resolved["engine"]
     entry = {"model": model["name"], "gpu": resolved["gpu"]["name"], "engine": engine["name"]}
     entry |= {key: resolved[key] for key in ("tp", "replicas", "router", "scheduler", "latency")}
+    if resolved.get("allow_extrapolation"):
+        entry["allow_extrapolation"] = True
     for key, one in engine["settings"].items():
         if not one["source"].startswith(_GIVEN):
             continue
@@ -74,6 +76,8 @@ def _deployment(resolved: Mapping[str, Any]) -> dict[str, Any]:
             entry[key] = one["value"]
         elif one["source"].split(";")[0].endswith("num_gpu_blocks"):
             entry["num_gpu_blocks"] = one["value"]
+    if model["weights"] is not None:
+        entry["quantization"] = model["weights"]["method"]
     kv_dtype = _KV_DTYPE_OF_BYTES.get(model["kv_bytes_per_value"])
     if kv_dtype is not None:
         entry["kv_cache_dtype"] = kv_dtype
