@@ -36,6 +36,8 @@ def _one_thread() -> GpuSpec:
         hbm_bytes_per_s=1e12,
         flops_per_s=MappingProxyType({"bf16": 1e13}),
         link_bytes_per_s=0.0,
+        link_domain=1,
+        compute_capability=None,
         efficiency=efficiency,
         sources=efficiency,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import enum
 from pathlib import Path
@@ -131,15 +132,20 @@ def cost(
     """  # noqa: D301 (typer prints what follows a backspace as it stands)
     from simserve.inputs.prices import load_prices
     from simserve.planning import cost as planning
+    from simserve.planning.processes import check_workers
     from simserve.report.cost import cost_report
     from simserve.report.cost_summary import cost_data
     from simserve.results.whole_files import json_text
 
+    check_workers(workers)
     question = _question(ctx.params)
     book = load_prices(prices)
-    ready = given.ScenarioChoice.of_params(ctx.params).load()
+    asked = given.ScenarioChoice.of_params(ctx.params).load()
+    # What a replica serves is looked for from the workload's own rate, whatever rate is asked.
+    ready = given.ScenarioChoice.of_params(ctx.params | {"rate": None}).load()
     given.say_notes(ready)
     report = planning.cost(ready, question, book, workers=workers)
+    report = dataclasses.replace(report, scenario=asked)
     for warning in report.warnings:
         typer.echo(f"simserve: {warning}", err=True)
     if as_json:
@@ -221,10 +227,10 @@ def _gpu_price(text: str | None) -> float | None:
         return None
     try:
         price = parse_usd_per_hour(text)
-    except ValueError as error:
-        raise InputError("--gpu-price", None, text, str(error)) from None
+    except ValueError:
+        price = 0.0  # no price either
     if not 0 < price <= _LARGEST:
-        allowed = f"a price above 0, at most {_LARGEST:g}, in US$ per hour"
+        allowed = f"a price above 0, at most {_LARGEST:g}, in US$ per hour, such as $2.49/h"
         raise InputError("--gpu-price", None, text, allowed)
     return price
 

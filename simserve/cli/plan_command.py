@@ -199,12 +199,20 @@ def _question(params: dict[str, Any]) -> Question:
         fixed=held,
         terms=params["terms"].value,
         max_gpus=params["max_gpus"] or plan_spec.max_gpus or MOST_GPUS,
-        probability=parse_share(params["probability"], "--probability"),
+        probability=_probability(params["probability"]),
         good_share=parse_share(params["good_share"], "--good-share"),
         replications=params["replications"],
         fresh_seeds=params["confirm"],
         spares=params["spares"],
     )
+
+
+def _probability(text: str) -> float:
+    share = parse_share(text, "--probability")
+    if share >= 1:
+        allowed = "less than 100%: no number of runs shows that every one keeps the SLO"
+        raise InputError("--probability", None, text, allowed)
+    return share
 
 
 def _held(origins: Origins, keys: Iterable[str]) -> frozenset[str]:

@@ -10,6 +10,7 @@ import typer
 from simserve.errors import InputError
 
 if TYPE_CHECKING:
+    from simserve.report.page.parts import Page
     from simserve.results.result import Result
 
 Source = Annotated[
@@ -78,17 +79,24 @@ def report(
     if result is None and (timeline is not None or gantt is not None):
         option = "--timeline" if timeline is not None else "--gantt"
         raise InputError(option, None, str(source), "a folder that 'run --out' wrote")
-    if timeline is not None and result is not None:
-        save_timeline(result, timeline, timeline_window)
-    if gantt is not None and result is not None:
-        from simserve.report.gantt import gantt_page
-        from simserve.report.html import write_page
-
-        write_page(gantt_page(result), gantt)
+    # A run too large for a diagram is refused here, before anything is written.
+    diagram = None if gantt is None or result is None else _gantt_of(result)
     if html is not None or figures is not None:
         _write(source, result, html, figures)
-    elif timeline is None and gantt is None:
+    if gantt is not None and diagram is not None:
+        from simserve.report.html import write_page
+
+        write_page(diagram, gantt)
+    if timeline is not None and result is not None:
+        save_timeline(result, timeline, timeline_window)
+    if not any((html, figures, gantt, timeline)):
         _print(source, result)
+
+
+def _gantt_of(result: Result) -> Page:
+    from simserve.report.gantt import gantt_page
+
+    return gantt_page(result)
 
 
 def _inputs(source: Path) -> list[Path]:

@@ -213,6 +213,8 @@ def _folded(header: Sequence[str]) -> list[list[str]]:
 
 def _cell_of(row: dict[str, Any], name: str) -> str:
     """Return a cell; a number with an interval has the wider side of it."""
+    if name.rpartition(".")[2] == "quantization" and row.get(name) == "none":
+        return "as given"  # whatever the checkpoint is in
     value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
     if value is None or low is None or high is None:
         return _cell(value)

@@ -19,16 +19,19 @@ def data_dir(name: str) -> Path:
 
 def normal_name(name: str) -> str:
     """Return ``name`` as the catalogues spell it: lower case, hyphens."""
-    return name.strip().lower().replace("_", "-")
+    return "-".join(name.lower().replace("_", "-").split())
 
 
 def find_name(name: str, known: Mapping[str, str], where: str, which: str) -> str:
     """Return what ``name`` stands for in ``known`` (spelling → catalogue name).
 
     Raises:
-        InputError: naming the catalogue's names and the nearest one.
+        InputError: naming the nearest one, and the names of the family that was named, or all.
     """
     normal = normal_name(name)
     if normal not in known:
-        raise unknown_name(where, which, normal or repr(name), sorted(set(known.values())))
+        names, words = sorted(set(known.values())), normal.split("-")
+        # A shared memory size is less of a likeness than a shared family: H100 80GB is no A100.
+        family = [one for one in names if one.partition("-")[0] in words]
+        raise unknown_name(where, which, normal or repr(name), family or names)
     return known[normal]

@@ -26,6 +26,7 @@ from simserve.inputs.quantization import (
     QUANTIZATION_NAMES,
     find_format,
     find_kv_bytes,
+    refuse_older_gpu,
     refuse_other_format,
 )
 from simserve.inputs.units import BytesOrZero, PositiveCount, TokenCount, TokenCountOrZero
@@ -251,6 +252,8 @@ def engine_request(
     model = load_model(spec.model, origins.where("deployment.model"), "deployment.model")
     model = _stored_as(model, spec, origins)
     gpu = load_gpu(spec.gpu, origins.where("deployment.gpu"), "deployment.gpu")
+    if model.weights is not None:
+        refuse_older_gpu(model.weights, gpu, origins.where("deployment.gpu"), "deployment.gpu")
     engine = load_engine(spec.engine, origins.where("deployment.engine"), "deployment.engine")
     if spec.tp not in model.tp_sizes():
         allowed = ", ".join(map(str, model.tp_sizes())) + f": sizes that cut {model.name} evenly"

@@ -75,14 +75,29 @@ def resolve_engine(request: EngineRequest, engine: EngineDefaults) -> Resolution
     """Return every setting of the engine.
 
     Raises:
-        InputError: for settings that contradict each other or that vLLM refuses.
+        InputError: for settings that contradict each other or that vLLM refuses; for more GPUs
+            than a link joins.
         DoesNotFitError: if weights, or one longest sequence, do not fit into memory.
     """
+    _refuse_beyond_link(request)
     work = _resolve_limits(request, engine)
     kv = _resolve_blocks(work)
     _refuse_too_long(work, kv)
     settings = EngineSettings(**{one.name: work.values[one.name] for one in fields(EngineSettings)})
     return Resolution(settings, kv, {key: work.sources[key] for key in sorted(work.sources)})
+
+
+def _refuse_beyond_link(request: EngineRequest) -> None:
+    """Refuse tensor parallelism through a network: its steps would be priced as if by NVLink."""
+    gpu, tp = request.gpu, request.tp
+    if tp <= gpu.link_domain:
+        return
+    if gpu.link_domain == 1:
+        allowed = "1: its profile has no link between devices"
+    else:
+        allowed = f"up to {gpu.link_domain}: so many {gpu.name} are joined by a link; the network "
+        allowed += "between nodes is not modelled"
+    raise InputError(request.origins.where("deployment.tp"), "deployment.tp", tp, allowed)
 
 
 def kv_request(request: EngineRequest, engine: EngineDefaults) -> KvRequest:

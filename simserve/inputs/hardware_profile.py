@@ -35,13 +35,22 @@ _SHARES = {
     for key in (
         "hbm_efficiency",
         "gemm_efficiency",
+        "expert_gemm_efficiency",
         "attention_prefill_efficiency",
         "attention_decode_efficiency",
         "link_efficiency",
     )
 }
 _DURATIONS = {
-    key: f"{key}_s" for key in ("kernel_launch", "host_step", "host_per_seq", "collective_latency")
+    key: f"{key}_s"
+    for key in (
+        "kernel_launch",
+        "expert_launch",
+        "latent_launch",
+        "host_step",
+        "host_per_seq",
+        "collective_latency",
+    )
 }
 EFFICIENCY_KEYS = (*_SHARES.values(), *_DURATIONS.values())
 
@@ -52,8 +61,11 @@ class GpuSpec:
 
     ``memory_bytes`` is the total that ``nvidia-smi`` shows; CUDA, and so vLLM, sees
     ``cuda_reserved_bytes`` less. FLOP rates are dense, ``link_bytes_per_s`` is one way, and 0
-    for a part that has no other beside it. ``efficiency`` has exactly the keys
-    ``EFFICIENCY_KEYS``; ``sources`` has every number of the profile by its dotted name.
+    for a part that has no other beside it. The link joins ``link_domain`` of them (the NVLink
+    domain of a board or a rack, the cards in a server): beyond it is a network, which is not
+    modelled. ``compute_capability`` is NVIDIA's, None for other parts. ``efficiency`` has
+    exactly the keys ``EFFICIENCY_KEYS``; ``sources`` has every number of the profile by its
+    dotted name.
     """
 
     name: str
@@ -63,6 +75,8 @@ class GpuSpec:
     hbm_bytes_per_s: float
     flops_per_s: Mapping[str, float]
     link_bytes_per_s: float
+    link_domain: int
+    compute_capability: float | None
     efficiency: Mapping[str, Sourced]
     sources: Mapping[str, Sourced]
 
@@ -85,8 +99,10 @@ def profile_keys() -> ProfileKeys:
         numbers={
             "memory": (BYTE_UNITS, "the total that nvidia-smi shows, such as 81559MiB"),
             "cuda_reserved": (BYTE_UNITS, "how much less of it CUDA sees, such as 483MiB"),
+            "compute_capability": ({}, "of CUDA, such as 9.0; none for parts of others"),
             "hbm_bandwidth": (BYTE_RATE_UNITS, "memory bandwidth, such as 3.35TB/s"),
             "link_bandwidth": (BYTE_RATE_UNITS, "one way, such as 450GB/s; none if it is alone"),
+            "link_domain": ({}, "how many parts that link joins, such as 8; with link_bandwidth"),
         },
         flops=(FLOP_UNITS, "a dense rate above 0, such as 989TFLOPS"),
         efficiency=dict.fromkeys(_SHARES, ({}, share))
@@ -130,7 +146,7 @@ def _spellings() -> Mapping[str, str]:
 
 def read_gpu(entry: Mapping[str, Any], where: str) -> GpuSpec:
     """Return the GPU that a profile's mapping describes; refuse a number without a source."""
-    numbers = ("memory", "cuda_reserved", "hbm_bandwidth", "link_bandwidth")
+    numbers = tuple(profile_keys().numbers)
     refuse_unknown_keys(
         entry, ("name", "family", "aliases", "flops", "efficiency", *numbers), where
     )
@@ -146,10 +162,12 @@ def read_gpu(entry: Mapping[str, Any], where: str) -> GpuSpec:
             entry.get("hbm_bandwidth"), where, "hbm_bandwidth", _byte_rate
         ),
     }
-    if "link_bandwidth" in entry:
-        sources["link_bytes_per_s"] = read_sourced(
-            entry["link_bandwidth"], where, "link_bandwidth", _byte_rate
+    sources |= _read_link(entry, where)
+    if "compute_capability" in entry:
+        sources["compute_capability"] = read_sourced(
+            entry["compute_capability"], where, "compute_capability", _capability
         )
+    capability = sources.get("compute_capability")
     flops = _section(entry, "flops", where)
     for dtype, row in flops.items():
         if dtype not in DTYPES:
@@ -164,12 +182,21 @@ def read_gpu(entry: Mapping[str, Any], where: str) -> GpuSpec:
         cuda_reserved_bytes=round(sources["cuda_reserved_bytes"].value),
         hbm_bytes_per_s=sources["hbm_bytes_per_s"].value,
         flops_per_s={dtype: sources[f"flops_per_s.{dtype}"].value for dtype in flops},
-        link_bytes_per_s=sources["link_bytes_per_s"].value
-        if "link_bytes_per_s" in sources
-        else 0.0,
+        link_bytes_per_s=sources["link_bytes_per_s"].value if "link_domain" in sources else 0.0,
+        link_domain=round(sources["link_domain"].value) if "link_domain" in sources else 1,
+        compute_capability=None if capability is None else capability.value,
         efficiency=efficiency,
         sources=sources,
     )
+
+
+def _read_link(entry: Mapping[str, Any], where: str) -> dict[str, Sourced]:
+    """Return the link's rate and how many parts it joins; neither of a part that is alone."""
+    if not {"link_bandwidth", "link_domain"} & set(entry):
+        return {}
+    rate = read_sourced(entry.get("link_bandwidth"), where, "link_bandwidth", _byte_rate)
+    domain = read_sourced(entry.get("link_domain"), where, "link_domain", _parts)
+    return {"link_bytes_per_s": rate, "link_domain": domain}
 
 
 def _read_efficiency(section: Mapping[str, Any], where: str) -> dict[str, Sourced]:
@@ -205,6 +232,22 @@ _size = _above_zero(BYTE_UNITS, "a size above 0, such as 80GB or 81559MiB")
 _byte_rate = _above_zero(BYTE_RATE_UNITS, "a bandwidth above 0, such as 3.35TB/s")
 _flop_rate = _above_zero(FLOP_UNITS, "a dense rate above 0, such as 989TFLOPS")
 _duration = _above_zero(SECOND_UNITS, "a duration of at least 0, such as 25us", zero=True)
+
+
+def _capability(value: object) -> float:
+    allowed = "a compute capability such as 9.0"
+    number = parse_quantity(value, {}, allowed)
+    if number < 1:
+        raise ValueError(allowed)
+    return number
+
+
+def _parts(value: object) -> float:
+    allowed = "an integer of at least 1: parts that the link joins"
+    number = parse_quantity(value, {}, allowed)
+    if number < 1 or number != round(number):
+        raise ValueError(allowed)
+    return number
 
 
 def _share(value: object) -> float:

@@ -174,7 +174,8 @@ def _model_does_not_fit(
             model, gpu, engine, there
         )
 
-    enough = [tp for tp in model.tp_sizes() if tp > request.tp and missing_bytes(tp) <= 0]
+    sizes = [tp for tp in model.tp_sizes() if request.tp < tp <= gpu.link_domain]
+    enough = [tp for tp in sizes if missing_bytes(tp) <= 0]
     way_out = f"tp {enough[0]} or larger GPUs" if enough else "larger GPUs"
     return DoesNotFitError(
         where,

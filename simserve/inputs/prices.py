@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from simserve.inputs.prices_file import (
 from simserve.inputs.sourced import Sourced
 
 ON_DEMAND: Terms = "on-demand"
+# A price that fewer offers decide, of which one asks so many times another, is said to be thin.
+FEWEST_OFFERS = 3
+FAR_APART = 1.5
 GIVEN = "given"
 """The provider of a price that stands on the command line."""
 
@@ -150,6 +153,29 @@ def typical_offer(offers: list[Offer], tp: int) -> tuple[Offer, list[Offer]]:
     chosen = [one for one in offers if one.gpus_paid(1, tp) == fewest]
     chosen.sort(key=lambda one: (one.usd_per_hour(1, tp), one.name))
     return chosen[(len(chosen) - 1) // 2], chosen
+
+
+def how_chosen(prices: Sequence[float]) -> str:
+    """Return in words which of these prices is the typical one, with their range.
+
+    Of two there is no median: the lower one is taken, since only a real offer can be bought.
+    """
+    if len(prices) == 1:
+        return "the only offer"
+    which = "lower" if len(prices) == 2 else "median"
+    low, high = min(prices), max(prices)
+    return f"the {which} of {len(prices)} offers, ${low:,.2f} to ${high:,.2f}"
+
+
+def thin_choice(prices: Sequence[float]) -> str | None:
+    """Return a warning where few offers, far apart, decide a price; None where they do not."""
+    if not 1 < len(prices) < FEWEST_OFFERS or max(prices) <= FAR_APART * min(prices):
+        return None
+    return (
+        f"only {len(prices)} offers decide this price, and the dearer one asks "
+        f"{max(prices) / min(prices):.1f} times as much (${max(prices):,.2f}): look whether the "
+        "cheaper one is to be had"
+    )
 
 
 def given_offer(gpu: str, usd_per_gpu_hour: float, today: dt.date, where: str) -> Offer:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from simserve.errors import InputError, unknown_name
+from simserve.inputs.hardware_profile import GpuSpec
 
 # What a group spans along the input: all of it is one scale per output channel.
 WHOLE_CHANNEL = 0
@@ -111,6 +112,26 @@ KV_DTYPES: Mapping[str, float | None] = MappingProxyType(
         "int8": 1.0,
     }
 )
+
+
+# The least compute capability that vLLM 0.33.0 asks for (2026-11-20; get_min_capability in
+# model_executor/layers/quantization: fp8.py, auto_awq.py, mxfp4.py and, for int8, the scheme
+# W8A8Int8 of compressed_tensors); below 8.9 weights of fp8 are unpacked to 16 bits.
+_LEAST_CAPABILITY: Mapping[str, float] = MappingProxyType(
+    {"fp8": 7.5, "fp8-block": 7.5, "int8": 7.5, "awq": 7.5, "mxfp4": 8.0}
+)
+
+
+def refuse_older_gpu(native: WeightFormat, gpu: GpuSpec, where: str, which: str) -> None:
+    """Raise InputError, as vLLM does, for a GPU that has no kernels for the weights."""
+    least = _LEAST_CAPABILITY.get(native.method)
+    if least is None or gpu.compute_capability is None or gpu.compute_capability >= least:
+        return
+    got = f"{gpu.name} (compute capability {gpu.compute_capability:.1f})"
+    allowed = (
+        f"a GPU of at least {least:.1f}: older ones have no kernels for {native.method} weights"
+    )
+    raise InputError(where, which, got, allowed)
 
 
 def find_format(name: str, where: str, which: str) -> WeightFormat:

@@ -56,6 +56,12 @@ def _full_path(key: str, where: str) -> str:
         return found[0]
     if found:
         raise InputError(where, key, "an ambiguous key", "one of " + ", ".join(found))
+    hint = DeploymentSpec.KEY_HINTS.get(normal.removeprefix("deployment."))
+    if hint is not None:
+        ours = f"deployment.{hint.partition(' ')[0]}"
+        if ours in keys:  # vLLM's name for what is set by another here
+            return ours
+        raise InputError(where, key, "an engine setting", hint)
     spelling = {path: path for path in keys} | {path.rpartition(".")[2]: path for path in keys}
     near = nearest_name(normal, spelling)
     hint = f"; did you mean {spelling[near]}?" if near else ""

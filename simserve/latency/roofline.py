@@ -13,11 +13,12 @@ sharding, arXiv:1909.08053, which vLLM follows) is the sum of
 * the LM head: a GEMM with one row per *sequence* (vLLM computes logits for unfinished chunks too);
 * if ``tp`` > 1, two all-reduces per layer and one after the embedding, a ring's
   ``2·(tp − 1)/tp`` bytes each (Patarasu and Yuan, JPDC 2009), and one gather of the logits;
-* a fixed launch overhead per layer, and host time per step and per sequence, which nothing
-  hides (synchronous scheduling).
+* a fixed launch overhead per layer, and another per layer of latent attention, which is what
+  its measured kernels take beyond their bytes (that of experts is among the GEMMs);
+* host time per step and per sequence, which nothing hides (synchronous scheduling).
 
-Not modelled: CUDA-graph padding, uneven contexts, sampling, embedding look-up, routing and
-permutation of tokens among experts, clocks. It is the model of last resort: measured tables
+Not modelled: CUDA-graph padding, uneven contexts, sampling, embedding look-up, load that is
+uneven among experts, clocks. It is the model of last resort: measured tables
 are to be preferred where there are any.
 """
 
@@ -145,7 +146,7 @@ def _by_tokens(
 ) -> Callable[[int], float]:
     """Return the seconds of a step that depend on its tokens, or on nothing, as a function."""
     gemms = [gemm(matrix, model, gpu) for matrix in layer_matrices(model, tp)]
-    fixed_s = model.layers * share["kernel_launch_s"] + share["host_step_s"]
+    fixed_s = _launches_s(model, share) + share["host_step_s"]
     reduce_s_per_token = 0.0
     if tp > 1:
         reduces = 2 * model.layers + 1
@@ -158,6 +159,12 @@ def _by_tokens(
         return sum(one(tokens) for one in gemms) + tokens * reduce_s_per_token + fixed_s
 
     return seconds
+
+
+def _launches_s(model: ModelSpec, share: dict[str, float]) -> float:
+    """Return the seconds that the layers of a step take however few tokens it has."""
+    latent_layers = model.layers if model.mla is not None else 0
+    return model.layers * share["kernel_launch_s"] + latent_layers * share["latent_launch_s"]
 
 
 def _by_seqs(

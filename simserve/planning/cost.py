@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 from simserve.errors import InputError
 from simserve.inputs.deployment import Deployment
-from simserve.inputs.prices import GIVEN, ApiPrice, Offer, Power, PriceBook, age_days
+from simserve.inputs.prices import (
+    GIVEN,
+    ApiPrice,
+    Offer,
+    Power,
+    PriceBook,
+    age_days,
+    thin_choice,
+)
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.sourced import Sourced
 from simserve.planning.break_even import Swing
@@ -125,8 +133,8 @@ def cost(
         rate = point.rate_per_s * point.replicas
         rule, offers = _sized(scenario, question, capacity.per_s, rate, offers_for)
     else:
-        capacity = _capacity(scenario, question, load, workers, on_progress)
         rate = question.rate_per_s or load.per_s
+        capacity = _capacity(scenario, question, load, rate, workers, on_progress)
         rule, offers = _sized(scenario, question, capacity.per_s, rate, offers_for)
         share = rate / rule.serving(rate)
         point = operate(load.on_one_replica(share), share)
@@ -154,6 +162,7 @@ def cost(
         assumed=tuple(_assumed(scenario, question, rule, apis, point)),
         warnings=(
             *filter(None, [offers_for.dearer_than_on_demand(rule.offer)]),
+            *filter(None, [thin_choice([one.usd_per_gpu_hour for one in offers])]),
             *_warnings(question, rule.offer, apis, point),
         ),
     )
@@ -181,6 +190,7 @@ def _capacity(
     scenario: Scenario,
     question: CostQuestion,
     load: Load,
+    rate_per_s: float,
     workers: int,
     on_progress: Callable[[int], None] | None,
 ) -> ReplicaCapacity:
@@ -190,7 +200,7 @@ def _capacity(
         return ReplicaCapacity(per_s=given, basis="given: --capacity", is_known=True)
     low, high = _error_of(scenario.deployment)
     if scenario.slo is None:
-        share = load.per_s / scenario.deployment.replicas
+        share = rate_per_s / scenario.deployment.replicas
         return ReplicaCapacity(
             per_s=share,
             basis="its share of the load as given: there is no SLO to find more",

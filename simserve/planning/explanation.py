@@ -17,6 +17,7 @@ from simserve.planning.run_scenario import run
 from simserve.planning.sensitivity import Swing, changes_of, inputs, swings
 from simserve.planning.what_if import Effect, Question, effects, latency_s, nothing_changed
 from simserve.results.result import Result
+from simserve.results.samples import MS_PER_S, three_digits
 from simserve.results.waterfall import QueueRules, Waterfalls, waterfalls
 from simserve.results.waterfall_bands import Band, bands, of_request
 from simserve.traffic.generate import generate
@@ -90,8 +91,8 @@ def explain(
     now_s = latency_s(fresh.metrics, question.metric, question.percentile)
     if now_s is not None and now_s != value_s:
         notes.append(
-            f"the saved run has {value_s * 1000:.4g} ms, the same scenario now "
-            f"{now_s * 1000:.4g} ms: changes are compared with now"
+            f"the saved run has {three_digits(value_s * MS_PER_S)} ms, the same scenario now "
+            f"{three_digits(now_s * MS_PER_S)} ms: changes are compared with now"
         )
     said = Explanation(
         result=shown,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simserve.errors import DoesNotFitError
+from simserve.errors import InputError
 from simserve.inputs.deployment import (
     Deployment,
     DeploymentSpec,
@@ -145,7 +145,7 @@ class Changes:
     def _resolved(self, update: Mapping[str, Any]) -> Deployment | None:
         try:
             return resolve_deployment(self.spec.model_copy(update=dict(update)), self.origins)
-        except DoesNotFitError:
+        except InputError:  # it does not fit, or the other GPU cannot run it
             return None
 
     def _longest_that_fits(self, update: Update) -> int:

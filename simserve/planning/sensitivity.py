@@ -26,6 +26,8 @@ STEP = 0.1
 """Inputs are moved by this share, down and up."""
 LESS, MORE = 1 - STEP, 1 + STEP
 _RATE = "arrival rate"
+TP = "tp"
+"""The one input that is not moved by a tenth: it is halved and doubled."""
 _USERS = "users"
 
 
@@ -237,7 +239,7 @@ def _tp(scenario: Scenario) -> Input:
         return _resettled(scenario, lambda one: with_settings(one, tp=changed))
 
     shown = f"{tp} → {tp * 2}" if tp == 1 else f"{tp} → {tp // 2}, {tp * 2}"
-    found = _either("tp", shown, make)
+    found = _either(TP, shown, make)
     return replace(
         found,
         less=replace(found.less, name="tp halved"),

@@ -119,7 +119,8 @@ def _of_axis(error: InputError, point: Point) -> InputError:
     """Return an error about a varied setting as one about --vary, which is what was typed."""
     for setting in settings_of(point):
         if error.where == f"--set {setting}":
-            return InputError(f"--vary {setting}", error.which, error.got, error.allowed)
+            allowed = error.allowed and error.allowed.replace(error.where, f"--vary {setting}")
+            return InputError(f"--vary {setting}", error.which, error.got, allowed)
     return error
 
 

@@ -191,12 +191,15 @@ def _sight(record: RunRecord, scenario: Scenario, question: Question) -> Sight:
     admitted = record.outcomes.status != REJECTED
     prompts = int(record.requests.prompt_tokens[admitted].sum())
     hits = int(record.outcomes.cached_tokens[admitted].sum())
+    verdict = judge_load(record)
+    goes_on = verdict.operating_point and record.meta.users is None
+    tokens_per_s = _offered_tokens_per_s(metrics) if goes_on else metrics.total_token_throughput
     return Sight(
         value_s=latency_s(metrics, question.metric, question.percentile),
-        usd_per_mtok=_usd_per_mtok(metrics, scenario, question.usd_per_gpu_hour),
+        usd_per_mtok=_usd_per_mtok(tokens_per_s, scenario, question.usd_per_gpu_hour),
         hit_frac=hits / prompts if prompts else 0.0,
         unanswered=metrics.failed,
-        verdict=judge_load(record).name,
+        verdict=verdict.name,
     )
 
 
@@ -206,14 +209,25 @@ def latency_s(metrics: Metrics, metric: str, percentile: float) -> float | None:
     return sample.percentile(percentile)
 
 
+def _offered_tokens_per_s(metrics: Metrics) -> float:
+    """Return the tokens of an average request, got or not, times the rate at which they come.
+
+    Throughput is less: it is over the time until the last request is done, when none come.
+    """
+    if metrics.offered_rate_per_s is None:
+        return metrics.total_token_throughput
+    tokens = metrics.total_token_throughput * metrics.duration_s
+    return tokens / metrics.num_prompts * metrics.offered_rate_per_s
+
+
 def _usd_per_mtok(
-    metrics: Metrics, scenario: Scenario, usd_per_gpu_hour: float | None
+    tokens_per_s: float, scenario: Scenario, usd_per_gpu_hour: float | None
 ) -> float | None:
     """Return what a million tokens, prompts included, cost if every hour were like this run."""
-    if usd_per_gpu_hour is None or not metrics.total_token_throughput:
+    if usd_per_gpu_hour is None or not tokens_per_s:
         return None
     gpus = scenario.deployment.tp * scenario.deployment.replicas
-    return plain_usd_per_mtok(gpus * usd_per_gpu_hour, metrics.total_token_throughput)
+    return plain_usd_per_mtok(gpus * usd_per_gpu_hour, tokens_per_s)
 
 
 def _effect(change: Change, before: Sequence[Sight], after: Sequence[Sight] | None) -> Effect:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from simserve.latency.roofline_trust import remark_on
 from simserve.planning.capacity import Capacity
 from simserve.planning.load_tests import LoadTest
 from simserve.report.columns import labelled
+from simserve.report.deployed import deployed
 from simserve.report.intervals import NO_INTERVAL, attainment_dict, with_half_width
 from simserve.results.intervals import Interval
-from simserve.results.samples import MS_PER_S
+from simserve.results.run_facts import assumed_numbers
+from simserve.results.samples import MS_PER_S, three_digits
 
 _SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT"}
 _USUAL_PERCENTILE = 99.0
@@ -24,6 +27,7 @@ def capacity_text(found: Capacity) -> str:
     scenario = found.dial.scenario
     rows = [
         ("Scenario", f"{scenario.name} (seed {scenario.seed})"),
+        ("Model", deployed(scenario.deployment)),
         ("SLO", _slo_words(found)),
         ("Capacity", _capacity_words(found)),
         ("Limit", _limit_words(found)),
@@ -46,7 +50,7 @@ def cannot_be_met(found: Capacity) -> str:
     if percentile:
         value = found.idle.percentile_s(metric, float(percentile))
     if value is not None:
-        came = f"{metric.upper()} p{percentile} is {value.value * MS_PER_S:.4g} ms"
+        came = f"{metric.upper()} p{percentile} is {three_digits(value.value * MS_PER_S)} ms"
     else:
         came = f"{worst.share:.1%} of requests keep it, {_asked(worst.required)} is asked"
     return f"No load meets {worst.name}: even at {_load(found, idle.load)} {came}"
@@ -64,9 +68,11 @@ def capacity_dict(found: Capacity) -> dict[str, Any]:
             "name": scenario.name,
             "seed": scenario.seed,
             "digest": scenario.digest(),
+            "assumed_numbers": assumed_numbers(scenario.deployment),
             "slo": [one.name for one in found.idle.attainments],
         },
         "resolved": scenario.resolved(),
+        "remark": remark_on(scenario.deployment.latency, scenario.deployment.model.described()),
         "unit": found.dial.kind,
         "think_time_s": found.dial.think_time_s if found.dial.whole else None,
         "capacity": found.load,
@@ -205,11 +211,15 @@ def _notes(found: Capacity) -> list[str]:
     runs = f"with the same {found.replications} replications{each}"
     if found.replications == 1:
         runs = "in one run each, for the workload is the same whatever the seed"
+    deployment = found.dial.scenario.deployment
+    remark = remark_on(deployment.latency, deployment.model.described())
     return [
         f"* the capacity. {found.loads_tested} loads were tried {runs}; warm-up and drain are "
         "left out, ± and ranges are 95 % intervals, and – is what the runs are too short to say.",
-        f"Latencies are those of {found.dial.scenario.deployment.latency}; how far that may be "
-        "off is not part of the interval.",
+        f"Latencies are those of {deployment.latency} and rest on "
+        f"{assumed_numbers(deployment):,} assumed numbers; how far that may be off is not part of "
+        "the interval.",
+        *([f"{remark}."] if remark else []),
     ]
 
 
@@ -219,4 +229,4 @@ def _load(found: Capacity, load: float) -> str:
 
 
 def _number(found: Capacity, load: float) -> str:
-    return f"{load:,.0f}" if found.dial.whole else f"{load:.3g}"
+    return f"{load:,.0f}" if found.dial.whole else three_digits(load)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 
-from simserve.inputs.prices import GIVEN
+from simserve.inputs.prices import GIVEN, how_chosen
 from simserve.planning.break_even import BreakEven, Swing
 from simserve.planning.cost import CostReport
 from simserve.planning.fleet import TOKEN_KINDS, Bill
 from simserve.planning.self_host_or_api import ApiComparison
 from simserve.report.columns import filled, labelled
-from simserve.report.cost_summary import band_of, million_tokens_per_day, plain_sum
+from simserve.report.cost_summary import (
+    band_of,
+    fleet_dollars,
+    fleet_words,
+    million_tokens_per_day,
+    plain_sum,
+)
+from simserve.report.deployed import stored
 
 _LINES = {
     "input": "prompts, computed",
@@ -23,6 +30,8 @@ _LINES = {
     "engineering": "engineers",
 }
 _NONE = "–"
+_NEVER = "never"
+_IN_MILLIONS = 1e7  # as many dollars as a column of the table holds
 
 
 def cost_report(report: CostReport) -> str:
@@ -43,16 +52,16 @@ def _head(report: CostReport) -> list[tuple[str, str]]:
         price += f"as given ({offer.price.source})"
     else:
         price += f"{offer.name}, {offer.terms}, of {offer.price.date}"
-    if len(report.offers) > 1:
-        prices = [one.usd_per_gpu_hour for one in report.offers]
-        price += f"; the median of {len(prices)} offers, ${min(prices):,.2f} to ${max(prices):,.2f}"
+    if report.offers:
+        price += f"; {how_chosen([one.usd_per_gpu_hour for one in report.offers])}"
     peak = f"sized for a peak of {rule.peak_to_mean:g} × that"
     fleet = f"{_count(bill.serving, 'replica')} for the load and {_count(bill.spares, 'spare')}: "
     fleet += f"{_count(bill.gpus_paid, 'GPU')}, paid {question.hours.paid:g} h a day, "
     fleet += f"with traffic {question.hours.active:g} h a day"
+    model = stored(deployment.model.name, deployment.model.described())
     rows = [
         ("Scenario", f"{scenario.name} (seed {scenario.seed})"),
-        ("Model", f"{deployment.model.name} on {deployment.gpu.name} (tp {deployment.tp})"),
+        ("Model", f"{model}, on {deployment.gpu.name} (tp {deployment.tp})"),
         ("Price", price),
         (
             "Load",
@@ -64,6 +73,7 @@ def _head(report: CostReport) -> list[tuple[str, str]]:
             f"serves {_rate(report.capacity.per_s)} requests/s ({report.capacity.basis})",
         ),
         ("Fleet", fleet),
+        ("Answer", fleet_words(fleet_dollars(report))),
         ("Engineers", _engineers(report)),
     ]
     if not report.meets_slo:
@@ -150,22 +160,42 @@ def _apis(report: CostReport) -> list[str]:
 
 def _api_row(report: CostReport, one: ApiComparison) -> list[str]:
     name, prices = one.bill.price.name, one.bill.price.prices
-    batch = _NONE if one.batch_usd is None else f"{one.batch_usd:,.0f}"
+    batch = _NONE if one.batch_usd is None else _whole_usd(one.batch_usd)
     from_day = _from(report, one.break_even)
-    cells = f"{one.usd:>10,.0f}{batch:>11}{_ratio(one.self_host_ratio):>8}{from_day:>15}"
+    cells = f"{_whole_usd(one.usd):>10}{batch:>11}{_ratio(one.self_host_ratio):>8}{from_day:>15}"
     first = [f"  {name:<34}{cells}"] if len(name) <= 34 else [f"  {name}", f"{'':<36}{cells}"]
     cached = "as input" if prices.cached_input is None else f"${prices.cached_input:g}"
-    text = f"${prices.input:g} in, {cached} cached, ${prices.output:g} out per million; pays from "
-    text += f"{_from(report, one.best)} at best, {_from(report, one.worst)} at worst"
+    text = f"${prices.input:g} in, {cached} cached, ${prices.output:g} out per million; "
+    text += _pays(_from(report, one.best), _from(report, one.worst))
     good = one.break_even.for_good_per_s
     if good is not None and good != one.break_even.first_per_s:
         text += f"; for good from {_tokens_per_day(report, good)}"
     return [*first, *filled(text, indent="    ", hang="    ")]
 
 
+def _pays(best: str, worst: str) -> str:
+    """Return from which load on the fleet pays, where the ranges are at their ends."""
+    if best == worst:
+        return "pays at no load" if best == _NEVER else f"pays from {best}, best and worst"
+    if worst == _NEVER:
+        return f"pays from {best} at best, at no load at worst"
+    return f"pays from {best} at best, {worst} at worst"
+
+
+def _pays_between(low: str, high: str) -> str:
+    """Return from which load on the fleet pays at the two ends of one input, in their order."""
+    if low == high:
+        return f"pays {_load_words(low)}" + ("" if low == _NEVER else " at both ends")
+    return f"pays {_load_words(low)} or {_load_words(high)}"
+
+
+def _load_words(from_day: str) -> str:
+    return "at no load" if from_day == _NEVER else f"from {from_day} M tokens a day"
+
+
 def _from(report: CostReport, found: BreakEven) -> str:
     if found.first_per_s is None:
-        return "never"
+        return _NEVER
     return _tokens_per_day(report, found.first_per_s)
 
 
@@ -179,14 +209,15 @@ def _swings(report: CostReport) -> list[str]:
     ]
     for one in report.swings:
         lines.append(_swing_row(one))
-        text = f"{one.input.unit}; the fleet pays from {_from(report, one.break_even_at_low)} or "
-        text += f"{_from(report, one.break_even_at_high)} M tokens a day; {one.input.kind}: "
+        ends = _from(report, one.break_even_at_low), _from(report, one.break_even_at_high)
+        text = f"{one.input.unit}; the fleet {_pays_between(*ends)}; {one.input.kind}: "
         lines += filled(text + one.input.basis, indent="    ", hang="    ")
     return lines
 
 
 def _swing_row(one: Swing) -> str:
-    ratios = f"{_ratio(one.ratio_at_low)} to {_ratio(one.ratio_at_high)}"
+    ends = [_ratio(one.ratio_at_low), _ratio(one.ratio_at_high)]
+    ratios = " to ".join(dict.fromkeys(ends))
     low, high = _three_digits(one.input.low), _three_digits(one.input.high)
     return f"  {one.input.name:<34}{low:>10}{high:>10}{ratios:>24}"
 
@@ -208,8 +239,9 @@ def _plain_words(report: CostReport) -> list[str]:
             text += " It would not pay at any load: the API takes less for the requests of a "
             text += "replica than the replica costs."
         else:
-            text += f" It begins to pay at {_tokens_per_day(report, first)} M tokens a day "
-            text += f"({_from(report, cheapest.best)} to {_from(report, cheapest.worst)})."
+            text += f" It begins to pay at {_tokens_per_day(report, first)} M tokens a day"
+            best, worst = _from(report, cheapest.best), _from(report, cheapest.worst)
+            text += f" (it {_pays(best, worst)})." if best != worst else "."
     decisive = [one for one in report.swings if one.size > 1]
     if decisive:
         text += f" What decides most is the {decisive[0].input.name}."
@@ -228,6 +260,11 @@ def _notes(report: CostReport) -> list[str]:
         count = f"{len(report.assumed)} assumed values: "
         lines += filled(count + ", ".join(report.assumed), hang="  ")
     return lines
+
+
+def _whole_usd(value: float) -> str:
+    """Return dollars without cents, in at most nine columns."""
+    return f"{value:,.0f}" if value < _IN_MILLIONS else f"{value / 1e6:,.0f} M"
 
 
 def _usd(value: float | None, sign: str = "") -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from simserve.inputs.prices import Offer
@@ -48,6 +49,42 @@ def plain_sum(report: CostReport) -> float:
     return plain_usd_per_mtok(per_hour, tokens_per_s)
 
 
+def fleet_dollars(report: CostReport) -> list[dict[str, Any]]:
+    """Return what the fleet costs without a spare, and with those that are asked for."""
+    serving, tokens = report.now.serving, sum(report.now.tokens.values())
+    rules = [replace(report.rule, spares=count) for count in sorted({0, report.rule.spares})]
+    return [
+        {
+            "spares": rule.spares,
+            "usd_per_hour": rule.offer.usd_per_hour(serving + rule.spares, rule.tp),
+            "usd_per_mtok": rule.usd_per_month(serving) / tokens * TOKENS_PER_MTOK,
+        }
+        for rule in rules
+    ]
+
+
+def fleet_words(fleets: Sequence[Mapping[str, Any]]) -> str:
+    """Return dollars an hour, and per million tokens, without spares and with those asked for.
+
+    ``fleets`` are entries such as those of ``fleet_dollars``.
+    """
+    by_dollars: dict[str, list[str]] = {}
+    for one in fleets:
+        words = f"${one['usd_per_hour']:,.2f} an hour"
+        if one["usd_per_mtok"] is not None:
+            words += f" and ${one['usd_per_mtok']:.4g} per million tokens"
+        by_dollars.setdefault(words, []).append(_spare_words(one["spares"]))
+    said = [f"{words} {' or '.join(spares)}" for words, spares in by_dollars.items()]
+    whole = ", as machines are paid whole" if len(by_dollars) < len(fleets) else ""
+    return f"{'; '.join(said)}{whole}; at this load"
+
+
+def _spare_words(spares: int) -> str:
+    if not spares:
+        return "without a spare"
+    return f"with {spares} spare" + ("" if spares == 1 else "s")
+
+
 def cost_data(report: CostReport) -> dict[str, Any]:
     """Return the whole answer as JSON-able data; money in US$, loads in requests/s."""
     scenario, rule, question = report.scenario, report.rule, report.question
@@ -68,6 +105,7 @@ def cost_data(report: CostReport) -> dict[str, Any]:
         "peak_to_mean": rule.peak_to_mean,
         "capacity": asdict(report.capacity),
         "hours": asdict(rule.hours),
+        "fleets": fleet_dollars(report),
         "fte": question.fte,
         "fte_usd_per_year": question.fte_usd_per_year,
         "meets_slo": report.meets_slo,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from simserve.planning.explanation import Explanation
-from simserve.planning.sensitivity import Swing
+from simserve.planning.sensitivity import TP, Swing
 from simserve.planning.what_if import Effect
 from simserve.report.columns import filled, labelled
+from simserve.report.deployed import stored_of_run
 from simserve.report.intervals import NO_INTERVAL, with_half_width
 from simserve.report.plain_words import PART_WORDS, in_plain_words
 from simserve.results.intervals import Interval
@@ -29,11 +30,12 @@ def explain_text(said: Explanation) -> str:
     gpus = facts.tp * facts.replicas
     rows = [
         ("Scenario", f"{facts.name} (seed {facts.seed})"),
-        ("Model", f"{facts.model} on {gpus} × {facts.gpu} (tp {facts.tp})"),
+        ("Model", f"{stored_of_run(facts)}, on {gpus} × {facts.gpu} (tp {facts.tp})"),
         ("Traffic", facts.traffic),
         ("Verdict", f"{said.result.verdict.name}: {said.result.verdict.reason}"),
-        ("Explained", f"{name}, {said.value_s * MS_PER_S:,.4g} ms"),
+        ("Explained", f"{name}, {_ms(said.value_s)} ms"),
         *(("Note", note) for note in said.notes),
+        ("Note", f"It rests on {facts.assumed_numbers:,} assumed numbers."),
     ]
     lines = [*labelled(rows), "", *_waterfall(said)]
     if said.request is not None:
@@ -94,7 +96,7 @@ def _effect_lines(one: Effect) -> list[str]:
 
 
 def _sensitivity(said: Explanation, name: str) -> list[str]:
-    lines = filled(f"One input a tenth less or more: change of {name} in ms", hang=_INDENT)
+    lines = filled(f"{_moved(said)}: change of {name} in ms", hang=_INDENT)
     lines.append(
         f"{'':<{_INPUT}}{'less':>{_SIDE}}{'more':>{_SIDE}}{'$/M':>{80 - _INPUT - 2 * _SIDE}}"
     )
@@ -116,6 +118,12 @@ def _sensitivity(said: Explanation, name: str) -> list[str]:
     elif said.no_price is not None:
         lines += filled(f"No dollars: {said.no_price}", _INDENT, _INDENT)
     return lines
+
+
+def _moved(said: Explanation) -> str:
+    """Return by how much inputs are moved: GPUs come in powers of two, so tp is halved, doubled."""
+    words = "One input a tenth less or more"
+    return words + (" (tp halved or doubled)" if any(one.name == TP for one in said.swings) else "")
 
 
 def _swing_lines(one: Swing) -> list[str]:
@@ -175,7 +183,12 @@ def explain_dict(said: Explanation) -> dict[str, Any]:
     """Return everything as JSON-able data; latencies in ms."""
     facts, question = said.result.facts, said.question
     return {
-        "scenario": {"name": facts.name, "seed": facts.seed, "digest": facts.digest},
+        "scenario": {
+            "name": facts.name,
+            "seed": facts.seed,
+            "digest": facts.digest,
+            "assumed_numbers": facts.assumed_numbers,
+        },
         "resolved": facts.resolved,
         "verdict": said.result.verdict.name,
         "metric": question.metric,

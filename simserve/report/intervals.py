@@ -10,7 +10,7 @@ from simserve.planning.precision import PreciseRuns
 from simserve.report.columns import filled, labelled
 from simserve.results.attainment import Attainment
 from simserve.results.intervals import Interval
-from simserve.results.samples import MS_PER_S
+from simserve.results.samples import MS_PER_S, three_digits
 from simserve.results.steady_state import STATISTICS, SteadyState
 
 _SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
@@ -50,7 +50,9 @@ def replication_lines(
     lines = steady_state_lines(state, band)
     if precise is not None:
         lines += filled(_INDENT + precision_words(precise), hang=_INDENT)
-    if kept and state.reason is None:
+    if kept and state.reason is not None:
+        lines += labelled([("SLO", "not shown to be met: there is no steady state to judge it on")])
+    elif kept:
         lines += labelled([("" if at else "SLO", _kept(one)) for at, one in enumerate(kept)])
     return lines
 
@@ -157,7 +159,7 @@ def _title(state: SteadyState) -> str:
 
 
 def _left_out(requests: int, lasting_s: float, which: str) -> str:
-    return f"{which} {requests:,} requests ({lasting_s:.3g} s)"
+    return f"{which} {requests:,} requests ({three_digits(lasting_s)} s)"
 
 
 def _range(counts: Sequence[int]) -> str:

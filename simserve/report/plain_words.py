@@ -7,7 +7,7 @@ called that.
 from __future__ import annotations
 
 from simserve.planning.explanation import Explanation
-from simserve.planning.sensitivity import Swing
+from simserve.planning.sensitivity import TP, Swing
 from simserve.planning.what_if import Effect
 from simserve.results.samples import MS_PER_S
 from simserve.results.waterfall_bands import MEDIAN_BAND
@@ -156,18 +156,29 @@ def is_sure(effect: Effect) -> bool:
 
 
 def _sensitive(said: Explanation) -> str:
-    """Say which input moves it most: by a tenth, so doubling GPUs is not among them."""
-    tenths = [one for one in said.swings if one.name != "tp"]
+    """Say which input moves it most, by a tenth; and which other tp does, if that gains more."""
+    tenths = [one for one in said.swings if one.name != TP]
     known = [one for one in tenths if one.reach_s > 0 and _may_be_said(said, one)]
     if not known:
-        return "No input moves it by itself when it is a tenth more or less."
+        return "No input moves it by itself when it is a tenth more or less." + _other_tp(said, 0.0)
     top = known[0]
     moves = [
         f"a tenth {word} of it {_moved(effect)}"
         for word, effect in (("less", top.less), ("more", top.more))
         if effect.change_s is not None
     ]
-    return f"Of the inputs it depends most on {top.name}: {_and(moves)}."
+    sentence = f"Of the inputs it depends most on {top.name}: {_and(moves)}."
+    return sentence + _other_tp(said, max(top.less.gain_s, top.more.gain_s))
+
+
+def _other_tp(said: Explanation, most_s: float) -> str:
+    """Say what half or twice the tp takes off, if that is more than ``most_s``."""
+    tp = said.result.facts.tp
+    for swing in (one for one in said.swings if one.name == TP):
+        for changed, effect in ((tp // 2, swing.less), (tp * 2, swing.more)):
+            if effect.gain_s > most_s and _is_gain(effect):
+                return f" More still is in the GPUs: tp {changed} {_moved(effect)}."
+    return ""
 
 
 def _may_be_said(said: Explanation, swing: Swing) -> bool:
@@ -189,7 +200,7 @@ def _dollars(said: Explanation) -> str:
         (one, effect.usd_change)
         for one in said.swings
         for effect in (one.less, one.more)
-        if effect.usd_change is not None and one.name != "tp"
+        if effect.usd_change is not None and one.name != TP
     ]
     text = f"A million tokens cost ${base.usd_per_mtok:.3g} at this load"
     if not dearer:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from simserve.inputs.prices import how_chosen, thin_choice
+from simserve.latency.roofline_trust import remark_on
 from simserve.planning.plan.answer import PlanAnswer, output_tokens_per_s
 from simserve.planning.plan.outcomes import Outcome
 from simserve.planning.plan.race import Plan
 from simserve.planning.plan.screen import BOUNDS
 from simserve.report.columns import WIDTH, filled, labelled
+from simserve.report.plan_answer import answer_rows, assumed_of, fleet_dollars, memory_of
 from simserve.report.plan_deploy import compose_text, serve_lines
 from simserve.report.plan_tables import (
     crowd_lines,
@@ -16,7 +19,6 @@ from simserve.report.plan_tables import (
     input_lines,
     name_of,
     over_runs,
-    probability_words,
     removed_lines,
     setting_lines,
     size_lines,
@@ -103,20 +105,7 @@ def _head(answer: PlanAnswer) -> list[tuple[str, str]]:
     winner = answer.winner
     if winner is None:
         return [*rows, ("Answer", nobody_can(answer))]
-    cost = usd_per_mtok(winner)
-    tokens = "" if cost is None else f", ${cost:.4f} per million tokens at this load"
-    price = winner.price
-    found = f"the median of {price.offers} offers, ${price.low:,.2f} to ${price.high:,.2f}"
-    return [
-        *rows,
-        ("Answer", f"{name_of(winner)}: ${price.usd_per_hour:,.2f} an hour{tokens}"),
-        ("Sure", _sure(answer, winner)),
-        (
-            "Price",
-            f"{price.offer.name}, {price.offer.terms}, of {price.price.date} "
-            f"({price.price.kind})" + (f"; {found}" if price.offers > 1 else ""),
-        ),
-    ]
+    return [*rows, *answer_rows(answer, winner)]
 
 
 def _load(answer: PlanAnswer) -> str:
@@ -135,18 +124,6 @@ def _load(answer: PlanAnswer) -> str:
     if arrivals is not None:
         return arrivals.process
     return "a trace"
-
-
-def _sure(answer: PlanAnswer, winner: Plan) -> str:
-    asked = f"{answer.question.probability:.0%} is asked"
-    runs = answer.race.probability(winner.runs)
-    words = f"the SLO is kept in {probability_words(runs)}; {asked}"
-    if winner.fresh:
-        fresh = answer.race.probability(winner.fresh)
-        words += f"; fresh seeds, that nothing was chosen by, keep it in {probability_words(fresh)}"
-    if answer.unconfirmed:
-        words += f"; fresh seeds did not confirm {len(answer.unconfirmed)} cheaper"
-    return words
 
 
 def _start(winner: Plan) -> list[str]:
@@ -181,18 +158,27 @@ def _notes(answer: PlanAnswer) -> list[tuple[str, str]]:
         "whole, as 'simserve run' judges it, and without warm-up and drain. Latencies are means "
         "over runs of each run's percentile, ± 95 %; – is what the runs are too few to say. "
         "Fronts and settings rest on 4 runs a plan.",
-        "Of equally dear plans the answer is the first that keeps the SLO: 16-bit weights before "
-        "quantised ones, the engine's own limits before others.",
+        "Of equally dear plans that keep the SLO the answer is one whose weights and KV values are "
+        "as given, or least coarser; of those, the one with the most room below the limits. A "
+        "tenth of a limit less gives way to usual settings. The answer (*) stands above a front "
+        "that it is not on.",
         f"Not looked at: {NOT_LOOKED_AT}.",
         f"Latencies are those of {answer.question.spec.latency}; how far that may be off is not "
         "part of any interval. Whether other weights answer as well is not compared.",
     ]
+    if answer.screening.plans and (remark := _remark(answer.screening.plans[0])):
+        notes.append(f"{remark}.")
     if not answer.screening.proven:
         notes.append(
             f"Nothing is proven of latencies by {answer.question.spec.latency}: lemmas 2 and 3 "
             "removed nothing."
         )
     return [("Note", text) if not at else ("", text) for at, text in enumerate(notes)]
+
+
+def _remark(plan: Plan) -> str | None:
+    """Return what has to be said of the latency model; every plan is of the same model."""
+    return remark_on(plan.deployment.latency, plan.deployment.model.described())
 
 
 def _resolved(answer: PlanAnswer, winner: Plan) -> dict[str, Any]:
@@ -228,7 +214,10 @@ def plan_dict(answer: PlanAnswer) -> dict[str, Any]:
             "short_requests": answer.runs.short,
             "outcomes": len(answer.race.outcomes),
         },
-        "winner": None if winner is None else _plan_dict(answer, winner, launch=True),
+        "winner": None if winner is None else _winner_dict(answer, winner),
+        "alternative": None
+        if answer.alternative is None
+        else _plan_dict(answer, answer.alternative),
         "reason": nobody_can(answer) if winner is None else None,
         "unconfirmed": [_plan_dict(answer, one) for one in answer.unconfirmed],
         "replicas": [_plan_dict(answer, one.plan) | {"what": one.what} for one in answer.sizes],
@@ -258,7 +247,22 @@ def plan_dict(answer: PlanAnswer) -> dict[str, Any]:
     }
 
 
-def _plan_dict(answer: PlanAnswer, plan: Plan, *, launch: bool = False) -> dict[str, Any]:
+def _winner_dict(answer: PlanAnswer, winner: Plan) -> dict[str, Any]:
+    line, remarks = serve_lines(winner)
+    remark = _remark(winner)
+    price = winner.price
+    return _plan_dict(answer, winner) | {
+        "fleets": fleet_dollars(answer, winner),
+        "offers": {"chosen": how_chosen(price.bills), "warning": thin_choice(price.bills)},
+        "memory": memory_of(winner),
+        "assumed": assumed_of(winner),
+        "serve": line,
+        "remarks": [*remarks, *([f"{remark}."] if remark else [])],
+        "compose": compose_text(winner),
+    }
+
+
+def _plan_dict(answer: PlanAnswer, plan: Plan) -> dict[str, Any]:
     price = plan.price
     found: dict[str, Any] = {
         "name": name_of(plan),
@@ -269,14 +273,12 @@ def _plan_dict(answer: PlanAnswer, plan: Plan, *, launch: bool = False) -> dict[
         "usd_per_mtok": usd_per_mtok(plan) if plan.seen else None,
         "offer": {"name": price.offer.name, "terms": price.offer.terms, **_sourced(plan)},
         "busy_replicas_at_least": plan.work,
+        "most_used_of_a_limit": answer.race.used_of_slo(plan) if plan.seen else None,
         "output_tokens_per_s_per_gpu": output_tokens_per_s(plan) / plan.gpus if plan.seen else None,
         **_outcomes_dict(answer, plan.seen),
     }
     if plan.fresh:
         found["fresh_seeds"] = _outcomes_dict(answer, plan.fresh)
-    if launch:
-        line, remarks = serve_lines(plan)
-        found |= {"serve": line, "remarks": remarks, "compose": compose_text(plan)}
     return found
 
 

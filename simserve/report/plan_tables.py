@@ -77,14 +77,19 @@ def usd_per_mtok(plan: Plan) -> float | None:
     return plan.price.usd_per_hour / (rate * S_PER_HOUR / TOKENS_PER_MTOK)
 
 
+def fleet_words(plan: Plan) -> str:
+    """Return a plan's GPUs as ``simserve run`` writes them, replicas apart."""
+    gpu, tp = plan.candidate.gpu, plan.candidate.tp
+    if tp == 1:
+        return f"{plan.replicas} × {gpu}"
+    replica = f"{tp} × {gpu} (tp {tp})"
+    return replica if plan.replicas == 1 else f"{plan.replicas} replicas of {replica}"
+
+
 def name_of(plan: Plan) -> str:
     """Return a plan in few words: GPUs, TP, what else is set."""
-    tp = f" tp {plan.candidate.tp}" if plan.candidate.tp > 1 else ""
-    fleet = f"{plan.replicas} × " if plan.replicas > 1 or not tp else "1 × "
-    words = f"{fleet}{plan.candidate.gpu}{tp}"
-    setting = label_of(plan.candidate)
     router = f", {plan.candidate.router}" if plan.replicas > 1 else ""
-    return f"{words}, {setting}{router}"
+    return f"{fleet_words(plan)}, {label_of(plan.candidate)}{router}"
 
 
 def removed_lines(answer: PlanAnswer) -> list[str]:
@@ -129,10 +134,11 @@ def setting_lines(answer: PlanAnswer) -> list[str]:
     winner = answer.winner
     if winner is None or len(answer.settings) < 2:
         return []
-    ttft, tpot = _asked(answer)
-    head = f"Settings on {winner.replicas} × {winner.candidate.gpu}"
+    ttft, tpot = shown_percentiles(answer)
+    head = f"Settings on {fleet_words(winner)}"
     heads = f"{f'TTFT {ttft} ms':>16}{f'TPOT {tpot} ms':>16}{'kept':>10}"
-    lines = [f"{head:<{_SETTING_WIDTH}}{heads}"]
+    lines = [head] if len(head) > _SETTING_WIDTH else []
+    lines.append(f"{'' if lines else head:<{_SETTING_WIDTH}}{heads}")
     for plan in answer.settings[:_MOST_ROWS]:
         seen = plan.runs
         mark = "*" if plan is winner else " "
@@ -148,27 +154,37 @@ def setting_lines(answer: PlanAnswer) -> list[str]:
 
 
 def front_lines(answer: PlanAnswer) -> list[str]:
-    """Return both Pareto fronts."""
-    if answer.winner is None:
+    """Return both Pareto fronts, the answer above one that it is not on."""
+    winner = answer.winner
+    if winner is None:
         return []
     lines = [f"{'Front of price and TTFT':<40}{'$/hour':>9}{'$/M tokens':>12}{'TTFT p99 ms':>17}"]
-    for plan in answer.price_front:
+    for plan in with_answer(answer.price_front, winner):
         cost = usd_per_mtok(plan)
         tokens = NO_INTERVAL if cost is None else f"{cost:.4f}"
         ttft = cell(plan.seen, latency("ttft", "p99"))
-        lines += _wide(name_of(plan), f"{plan.price.usd_per_hour:>9,.2f}{tokens:>12}{ttft:>17}")
+        cells = f"{plan.price.usd_per_hour:>9,.2f}{tokens:>12}{ttft:>17}"
+        lines += _wide(name_of(plan), cells, marked=plan is winner)
     lines += ["", f"{'Front of GPUs and users':<40}{'tok/s/GPU':>12}{'tok/s/user':>17}"]
-    for plan in answer.speed_front:
+    for plan in with_answer(answer.speed_front, winner):
         per_gpu = output_tokens_per_s(plan) / plan.gpus
-        lines += _wide(name_of(plan), f"{per_gpu:>12,.0f}{_per_user(plan.seen):>17}")
+        cells = f"{per_gpu:>12,.0f}{_per_user(plan.seen):>17}"
+        lines += _wide(name_of(plan), cells, marked=plan is winner)
     return lines
 
 
-def _wide(name: str, cells: str) -> list[str]:
+def with_answer(front: Sequence[Plan], winner: Plan) -> list[Plan]:
+    """Return a front with the answer before it, if it is not on it."""
+    missing = [] if any(plan is winner for plan in front) else [winner]
+    return [*missing, *front]
+
+
+def _wide(name: str, cells: str, *, marked: bool) -> list[str]:
     """Return a row; a long name has lines of its own."""
-    if len(name) < _NAME_WIDTH - 2:
-        return [f"{'  ' + name:<{_NAME_WIDTH}}{cells}"]
-    return [*filled(f"  {name}", hang="    "), f"{'':<{_NAME_WIDTH}}{cells}"]
+    name = f"{'*' if marked else ' '} {name}"
+    if len(name) < _NAME_WIDTH:
+        return [f"{name:<{_NAME_WIDTH}}{cells}"]
+    return [*filled(name, hang="    "), f"{'':<{_NAME_WIDTH}}{cells}"]
 
 
 def _per_user(outcomes: Sequence[Outcome]) -> str:
@@ -183,7 +199,7 @@ def input_lines(answer: PlanAnswer) -> list[str]:
     """Return the named inputs, their ranges, and what the answer does at both ends."""
     if not answer.inputs:
         return []
-    ttft, tpot = _asked(answer)
+    ttft, tpot = shown_percentiles(answer)
     heads = f"{f'TTFT {ttft} ms':>15}{f'TPOT {tpot} ms':>14}{'kept':>9}"
     lines = [f"{'Inputs, one at a time':<41}{heads}"]
     for one in answer.inputs:
@@ -198,7 +214,7 @@ def input_lines(answer: PlanAnswer) -> list[str]:
 
 
 def _end(answer: PlanAnswer, one: Input, which: str) -> str:
-    ttft, tpot = _asked(answer)
+    ttft, tpot = shown_percentiles(answer)
     end = getattr(one, which)
     kept = answer.race.probability(end.outcomes)
     return (
@@ -209,7 +225,7 @@ def _end(answer: PlanAnswer, one: Input, which: str) -> str:
 
 def crowd_lines(answer: PlanAnswer) -> list[str]:
     """Return latency and throughput as users grow, one table per weight format, with bars."""
-    ttft, tpot = _asked(answer)
+    ttft, tpot = shown_percentiles(answer)
     bars = [over_runs(one.outcomes, latency("tpot", tpot))[0] or 0.0 for one in answer.crowds]
     heads = f"{f'TTFT {ttft} ms':>15}{f'TPOT {tpot} ms':>15}{'tokens/s out':>16}{'kept':>6}"
     lines: list[str] = []
@@ -230,7 +246,7 @@ def _distinct(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def _crowd_row(answer: PlanAnswer, crowd: Crowd, longest: float) -> str:
-    ttft, tpot = _asked(answer)
+    ttft, tpot = shown_percentiles(answer)
     outcomes = crowd.outcomes
     mean = over_runs(outcomes, latency("tpot", tpot))[0] or 0.0
     bar = "█" * round(_BAR * mean / longest) if longest else ""
@@ -242,7 +258,7 @@ def _crowd_row(answer: PlanAnswer, crowd: Crowd, longest: float) -> str:
     ).rstrip()
 
 
-def _asked(answer: PlanAnswer) -> tuple[str, str]:
+def shown_percentiles(answer: PlanAnswer) -> tuple[str, str]:
     """Return which percentile of TTFT and of TPOT is shown: the one that is asked for, or p99."""
     slo = answer.question.scenario.slo
     asked = {

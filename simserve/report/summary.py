@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from simserve.inputs.engine_defaults import load_engine
+from simserve.report.deployed import stored_of_run
 from simserve.results.metrics import LATENCY_METRICS
 from simserve.results.result import Result
 from simserve.results.slo_judge import SloReport
@@ -21,6 +21,7 @@ def run_summary(result: Result) -> dict[str, Any]:
         "scenario": {
             "name": facts.name,
             "model": facts.model,
+            "stored": stored_of_run(facts),
             "gpu": facts.gpu,
             "tp": facts.tp,
             "replicas": facts.replicas,
@@ -33,7 +34,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "digest": facts.digest,
             "limits": facts.limits,
             "assumed_numbers": facts.assumed_numbers,
-            "remark": load_engine().remark_on(facts.gpu),
+            "remark": facts.remark(),
             "priced_from": result.record.meta.priced_from,
         },
         "traffic": {
@@ -52,6 +53,7 @@ def run_summary(result: Result) -> dict[str, Any]:
             "name": result.verdict.name,
             "reason": result.verdict.reason,
             "operating_point": result.verdict.operating_point,
+            "growing": result.verdict.growing,
         },
         "latency_ms": {name: sample for name, sample in samples.items() if sample},
         "throughput": {

@@ -27,7 +27,8 @@ def run_report(
 ) -> str:
     """Return the report as plain text; no line is longer than ``width``.
 
-    ``intervals`` are the lines that replications have in place of this run's own.
+    ``intervals`` are the lines that replications have in place of this run's own; they judge the
+    objectives, which are then not judged on this run alone.
     """
     from rich.console import Console
 
@@ -35,11 +36,12 @@ def run_report(
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False, emoji=False)
     console.print(_lines(_head(summary)))
-    console.print(_latency_table(summary))
+    console.print(_latency_table(summary, of_several=intervals is not None))
     for line in steady_state_lines(result.steady_state) if intervals is None else intervals:
         console.print(line, markup=False, soft_wrap=True)
     console.print()
-    console.print(_lines([*_use(summary), *_objectives(summary), *_notes(summary)]))
+    objectives = _objectives(summary) if intervals is None else []
+    console.print(_lines([*_use(summary), *objectives, *_notes(summary)]))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -69,19 +71,21 @@ def _head(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     return [
         ("Scenario", f"{scenario['name']} (seed {scenario['seed']})"),
-        ("Model", f"{scenario['model']} on {gpus} × {scenario['gpu']} ({layout})"),
+        ("Model", f"{scenario['stored']}, on {gpus} × {scenario['gpu']} ({layout})"),
         ("Engine", f"{scenario['engine']}, {scenario['scheduler']}, {mode}; {scenario['limits']}"),
         ("Traffic", "; ".join([traffic["description"], ", ".join(counts), *traffic["notes"]])),
         ("Verdict", f"{verdict['name']}: {verdict['reason']}"),
     ]
 
 
-def _latency_table(summary: dict[str, Any]) -> Table:
+def _latency_table(summary: dict[str, Any], *, of_several: bool) -> Table:
     from rich import box
     from rich.table import Table
 
     sound = summary["verdict"]["operating_point"]
-    title = "Whole run, in ms from arrival"
+    title = "Whole run"
+    title += f" of seed {summary['scenario']['seed']}" if of_several else ""
+    title += ", in ms from arrival"
     title += " (as vllm bench serve)" if sound else f" · {NO_OPERATING_POINT}, see verdict"
     table = Table(
         title=title, title_justify="left", title_style="none", box=box.SIMPLE_HEAD, pad_edge=False
@@ -126,7 +130,7 @@ def _use(summary: dict[str, Any]) -> list[tuple[str, str]]:
             "Steps",
             f"{steps['count']:,}, with {'–' if seqs is None else f'{seqs:,.1f}'} sequences on "
             f"average; busy {_percent(steps['busy_frac'])} of the time; at most "
-            f"{steps['waiting_max']:,} waiting on a replica",
+            f"{steps['waiting_max']:,} left unscheduled by a step",
         ),
     ]
 
@@ -135,28 +139,31 @@ def _objectives(summary: dict[str, Any]) -> list[tuple[str, str]]:
     slo = summary["slo"]
     if slo is None:
         return []
-    sound = summary["verdict"]["operating_point"]
+    sound, so_far = summary["verdict"]["operating_point"], summary["verdict"]["growing"]
     own = [one for one in slo["classes"] if one["objectives"]]
     indent = "  " if own else ""
     rows = [("SLO", slo["reason"])]
     if own and slo["objectives"]:
         rows.append(("", f"all but {', '.join(one['name'] for one in own)}:"))
-    rows += [("", indent + _objective(one, sound)) for one in slo["objectives"]]
+    rows += [("", indent + _objective(one, sound, so_far)) for one in slo["objectives"]]
     for one in slo["classes"]:
         rows.append(("", f"{one['name']}, {_count(one['requests'], 'request')}{_goodness(one)}"))
-        rows += [("", indent + _objective(objective, sound)) for objective in one["objectives"]]
+        rows += [
+            ("", indent + _objective(objective, sound, so_far)) for objective in one["objectives"]
+        ]
     if slo["goodput_per_s"] is not None:
         rows.append(("", f"{'together' if slo['classes'] else 'all of them'}{_goodness(slo)}"))
     return rows
 
 
-def _objective(one: dict[str, Any], sound: bool) -> str:
+def _objective(one: dict[str, Any], sound: bool, so_far: bool) -> str:
     asked = f"{one['name']} ≤ {one['limit_ms']:g} ms"
     if one["attained_frac"] is not None:
         came = f"{_percent(one['attained_frac'])} of requests"
     else:
         came = f"{_ms(one['value_ms'])} ms"
-    word = ("met" if one["met"] else "missed") if sound else NO_OPERATING_POINT
+    kept = "met so far" if so_far else "met"
+    word = (kept if one["met"] else "missed") if sound else NO_OPERATING_POINT
     return f"{asked}: {came}, {word}"
 
 

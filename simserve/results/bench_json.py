@@ -81,6 +81,7 @@ def bench_json(
         "prefix_hit_frac": prefix.token_hit_frac,
         "prefix_bound_frac": prefix_bound_frac,
         "assumed_numbers": facts.assumed_numbers,
+        "remark": facts.remark(),
         "resolved": facts.resolved,
     }
     return out

@@ -7,7 +7,9 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import simserve
+from simserve.inputs.engine_defaults import load_engine
 from simserve.inputs.slo import ClassSlo, Objective, Slo, parse_slo
+from simserve.latency.roofline_trust import remark_on, remark_on_bf16
 
 if TYPE_CHECKING:
     from simserve.inputs.deployment import Deployment
@@ -19,9 +21,12 @@ DEFAULT_START = "20260101-000000"
 _ALSO_IN_SOURCES = ("cuda_reserved",)
 _ONLY_BETWEEN_GPUS = (
     "link_bytes_per_s",
+    "link_domain",
     "efficiency.link_efficiency",
     "efficiency.collective_latency_s",
 )
+_ONLY_OF_EXPERTS = ("efficiency.expert_gemm_efficiency", "efficiency.expert_launch_s")
+_ONLY_OF_LATENTS = ("efficiency.latent_launch_s",)
 _SHOWN_LIMITS = ("max_num_seqs", "max_num_batched_tokens", "num_blocks")
 # What JSON may hold for a field of ``RunFacts``, by its annotation.
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -69,6 +74,16 @@ class RunFacts:
     resolved: dict[str, Any]
     objectives: tuple[dict[str, Any], ...]
     classes: tuple[dict[str, Any], ...] = ()  # name, and limits in ms by objective (or None)
+
+    def remark(self) -> str | None:
+        """Return what has to be said of engine, GPU and latency model; None if nothing."""
+        deployment = self.resolved.get("deployment", {})
+        said = (
+            load_engine().remark_on(self.gpu),
+            remark_on_bf16(self.gpu, deployment.get("gpu", {}).get("numbers", {})),
+            remark_on(self.latency, deployment.get("model", {})),
+        )
+        return ". ".join(one for one in said if one is not None) or None
 
     def slo(self) -> Slo | None:
         """Return the objectives of all that have none of their own, if any were given."""
@@ -176,13 +191,28 @@ def assumed_names(deployment: Deployment) -> list[str]:
     names = [
         name
         for name, entry in deployment.gpu.sources.items()
-        if entry.kind == "assumed" and (deployment.tp > 1 or name not in _ONLY_BETWEEN_GPUS)
+        if entry.kind == "assumed"
+        and is_used(
+            name,
+            tp=deployment.tp,
+            experts=deployment.model.experts is not None,
+            latent=deployment.model.mla is not None,
+        )
     ]
     return names + [
         term.name
         for term in deployment.kv.terms
         if term.kind == "assumed" and term.name not in _ALSO_IN_SOURCES
     ]
+
+
+def is_used(name: str, *, tp: int, experts: bool, latent: bool) -> bool:
+    """Return whether an answer rests on the number ``name`` of the GPU's profile."""
+    if name in _ONLY_BETWEEN_GPUS:
+        return tp > 1
+    if name in _ONLY_OF_EXPERTS:
+        return experts
+    return latent or name not in _ONLY_OF_LATENTS
 
 
 def _limits(deployment: Deployment) -> str:

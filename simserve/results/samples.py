@@ -92,6 +92,12 @@ class Sample:
 
 
 MS_PER_S = 1000
+_WHOLE_FROM = 100
+
+
+def three_digits(value: float) -> str:
+    """Return a number to three digits, or whole from a hundred on: 0.0123, 17.9, 1,630."""
+    return f"{value:,.0f}" if abs(value) >= _WHOLE_FROM else f"{value:.3g}"
 
 
 def percentile_word(q: float) -> str:

@@ -4,7 +4,8 @@ A bare objective (``ttft:500``) is asked of every request; a request counts as g
 meets all of them, and one of a single token has a TPOT of 0, as in vLLM. One that was
 rejected or never finished is not good. A percentile objective (``ttft_p95:500``) compares
 that percentile, never a mean. An overloaded run meets nothing: its latencies depend on how
-long it was watched.
+long it was watched. Nor does one whose requests in the system still grew at the end: a longer one
+may show either.
 
 A class of requests that has objectives of its own is judged by these, over its requests alone;
 the general ones are asked of all others. Requests of which nothing is asked one by one count
@@ -250,6 +251,10 @@ def _overall(
         return False, "not met: the deployment is overloaded"
     if missed:
         return False, f"not met: {', '.join(missed)}"
+    if verdict.growing:
+        return False, "not shown to be met: requests in the system still grew at the last arrival"
+    if verdict.name == "backlogged":
+        return True, "met in this run, which is backlogged and shows no steady state"
     return True, "met"
 
 

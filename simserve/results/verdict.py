@@ -9,16 +9,17 @@ intervals: a burst in one interval raises the spread as much as the mean.
 Two counts are tested. *Waiting* (arrived, not yet scheduled) grows when the engine's limits
 keep requests out. *In the system* also grows when everything is let in but each step gets
 slower; there growth alone proves nothing, because a long request or a rising rate also
-fills the batch. It counts only if the larger batch did not serve more work.
+fills the batch. It proves overload only if the larger batch did not serve more work. If it did,
+a larger one yet may serve all of it, or run out of memory first: no one can tell from such a run.
 
 *Backlogged* is everything between: all at once, a queue left over at the last arrival, growth
-that may be chance, or a run that is over before half of its requests were served.
+that may be chance or may end, or a run too short for a queue to show itself.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
 from simserve.records.run_record import ABORTED, REJECTED, RunRecord
+from simserve.results.samples import three_digits
 from simserve.results.token_times import left_ps
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,6 +36,7 @@ VerdictName = Literal["stable", "backlogged", "overloaded"]
 # Choices of this module, checked on queues with known load in tests/results/test_verdict.py.
 # Intervals in the second half; 20 leave Student's t close to the normal distribution.
 INTERVALS = 20
+_QUARTER = INTERVALS // 2
 # A critical queue (load 1) passes this t about once in 100 runs, one at load 0.95 far less.
 T_LIMIT = 2.5
 # Between the two, growth may be chance: the run is too short to call it overloaded or stable.
@@ -44,6 +47,13 @@ GROWTH_LIMIT_FRAC = 0.02
 IN_SYSTEM_RATIO = 1.25
 # Work served against batch size, both in logarithms: 1 while filling up, 0 when saturated.
 ELASTICITY_LIMIT = 0.5
+# Time in the system, last quarter over third; a rising rate that is served leaves it at 1.
+STAY_RATIO = 1.1
+# By Little's law this share of all requests in the system is a stay of this share of the window:
+# of ten stays or fewer, a good part went by before the system was full.
+INSIDE_LIMIT_FRAC = 0.1
+# There growth counts from so many standard deviations on, were nobody ever held up by others.
+CHANCE_DEVIATIONS = 3.0
 # A queue left at the last arrival counts if it takes this share of the window to clear ...
 CLEARING_LIMIT_FRAC = 0.05
 # ... and holds more than one or two requests caught between two steps.
@@ -52,10 +62,14 @@ WAITING_LIMIT = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The judgement, and the sentence with numbers that justifies it."""
+    """The judgement, and the sentence with numbers that justifies it.
+
+    ``growing``: those in the system became more until the last arrival, and may go on to.
+    """
 
     name: VerdictName
     reason: str
+    growing: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -88,7 +102,7 @@ def judge_load(record: RunRecord) -> Verdict:
     if last_ps is None:
         return found
     reason = f"{found.reason} (seen until the last conversation began)"
-    return Verdict(name=found.name, reason=reason)
+    return replace(found, reason=reason)
 
 
 def judge_times(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) -> Verdict:
@@ -108,12 +122,15 @@ def judge_times(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) 
     if _trend(counts.waiting, counts.arrivals) >= T_LIMIT:
         return _overloaded(counts, "waiting")
     slower = _trend(counts.in_system, counts.arrivals)
-    if (
-        slower >= T_DOUBT
-        and counts.in_system[-1] >= IN_SYSTEM_RATIO * counts.in_system[INTERVALS]
-        and _elasticity(arrival_ps, scheduled_ps, finish_ps) < ELASTICITY_LIMIT
-    ):
-        return _overloaded(counts, "in the system") if slower >= T_LIMIT else _doubtful(counts)
+    ratio = counts.in_system[-1] / max(counts.in_system[INTERVALS], 1.0)
+    if slower >= T_DOUBT and ratio >= IN_SYSTEM_RATIO:
+        saturated = _elasticity(arrival_ps, scheduled_ps, finish_ps) < ELASTICITY_LIMIT
+        if saturated and slower >= T_LIMIT:
+            return _overloaded(counts, "in the system")
+        if saturated or counts.stay_ratio() >= STAY_RATIO:
+            return _doubtful(counts)
+    if counts.too_short and counts.outgrows_chance:
+        return _doubtful(counts, since=_QUARTER)
     return _without_overload(counts, arrival_ps, scheduled_ps)
 
 
@@ -139,6 +156,34 @@ class _Counts:
             waiting=(arrived - scheduled).astype(np.float64),
             in_system=(arrived - left).astype(np.float64),
         )
+
+    @property
+    def too_short(self) -> bool:
+        """Whether so many of all are in the system at the end that the run shows no steady one."""
+        inside = self.in_system[-1]
+        return bool(inside >= WAITING_LIMIT and inside > INSIDE_LIMIT_FRAC * self.arrivals[-1])
+
+    @property
+    def outgrows_chance(self) -> bool:
+        """Whether more came into the system since the first quarter than chance brings.
+
+        With no limits (M/G/infinity) the number is Poisson, so that two differ by at most the root
+        of twice their mean (one standard deviation).
+        """
+        before, after = float(self.in_system[_QUARTER]), float(self.in_system[-1])
+        return after - before >= CHANCE_DEVIATIONS * math.sqrt(before + after)
+
+    def stay_ratio(self) -> float:
+        """Return how much longer requests stayed in the last quarter than in the third.
+
+        By Little's law a stay is the mean number in the system over the rate of arrivals.
+        """
+        third, last = slice(INTERVALS, 3 * _QUARTER + 1), slice(3 * _QUARTER, None)
+        stays = [
+            float(self.in_system[part].mean()) / max(float(np.ptp(self.arrivals[part])), 1.0)
+            for part in (third, last)
+        ]
+        return stays[1] / stays[0] if stays[0] > 0 else math.inf
 
 
 def _upto_each_edge(time_ps: PsArray, first_ps: int, last_ps: int) -> npt.NDArray[np.int64]:
@@ -171,7 +216,8 @@ def _elasticity(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) 
     """Return how served work followed the batch from the third to the last quarter.
 
     The work of a request is 1, done evenly between first scheduled and finish. The batch is
-    everyone in the system.
+    everyone in the system. Who finishes after the last arrival went faster then, so too much of
+    their work counts as done before it: a large value proves nothing, a small one does.
     """
     window_ps = int(arrival_ps[-1] - arrival_ps[0])
     edges_ps = int(arrival_ps[0]) + window_ps * np.array([0.5, 0.75, 1.0])
@@ -198,18 +244,21 @@ def _overloaded(counts: _Counts, which: str) -> Verdict:
     verb = "admitted" if which == "waiting" else "finished"
     return Verdict(
         name="overloaded",
-        reason=f"{offered:.3g} requests/s arrived but only {max(offered - growth, 0):.3g}/s were "
-        f"{verb}: {count[-1]:,.0f} {which} at the last arrival and growing; "
-        "latencies depend on the length of the run",
+        reason=f"{three_digits(offered)} requests/s arrived but only "
+        f"{three_digits(max(offered - growth, 0))}/s were {verb}: {count[-1]:,.0f} {which} at the "
+        "last arrival and growing; latencies depend on the length of the run",
     )
 
 
-def _doubtful(counts: _Counts) -> Verdict:
-    before, after = int(counts.in_system[INTERVALS]), int(counts.in_system[-1])
+def _doubtful(counts: _Counts, since: int = INTERVALS) -> Verdict:
+    before, after = int(counts.in_system[since]), int(counts.in_system[-1])
+    part = "second half" if since == INTERVALS else "last three quarters"
     return Verdict(
         name="backlogged",
-        reason=f"requests in the system went from {before:,} to {after:,} over the second half of "
-        f"{counts.window_s:.3g} s of arrivals; a longer run would tell whether that goes on",
+        growing=True,
+        reason=f"requests in the system went from {before:,} to {after:,} over the {part} of "
+        f"{three_digits(counts.window_s)} s of arrivals; a longer run would tell whether that goes "
+        "on",
     )
 
 
@@ -223,11 +272,11 @@ def _without_overload(counts: _Counts, arrival_ps: PsArray, scheduled_ps: PsArra
         return Verdict(
             name="backlogged",
             reason=f"{waiting:,} of {len(arrival_ps):,} requests were still waiting at the last "
-            f"arrival and took {clearing_s:.3g} s to clear, after {counts.window_s:.3g} s of "
-            "arrivals",
+            f"arrival and took {three_digits(clearing_s)} s to clear, after "
+            f"{three_digits(counts.window_s)} s of arrivals",
         )
     inside = int(counts.in_system[-1])
-    if inside > len(arrival_ps) / 2:
+    if counts.too_short:
         return Verdict(
             name="backlogged",
             reason=f"{inside:,} of {len(arrival_ps):,} requests were still in the system at the "
@@ -236,5 +285,5 @@ def _without_overload(counts: _Counts, arrival_ps: PsArray, scheduled_ps: PsArra
     return Verdict(
         name="stable",
         reason=f"{waiting:,} waiting and {inside:,} in the system at the last arrival, "
-        f"no steady growth over {counts.window_s:.3g} s of arrivals",
+        f"no steady growth over {three_digits(counts.window_s)} s of arrivals",
     )

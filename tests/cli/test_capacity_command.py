@@ -67,6 +67,9 @@ def test_the_report_and_the_json_say_the_same() -> None:
     assert max(map(len, text.stdout.splitlines())) <= 80
     found = json.loads(data.stdout)
     assert f"Capacity  {found['capacity']:.3g} requests/s" in text.stdout
+    assert "16-bit weights, on 1 × " in text.stdout
+    count = found["scenario"]["assumed_numbers"]
+    assert f"rest on {count} assumed numbers" in " ".join(text.stdout.split())
     assert found["low"] is None or found["low"] <= found["capacity"]
     assert [one["load"] for one in found["frontier"]] == sorted(
         one["load"] for one in found["frontier"]

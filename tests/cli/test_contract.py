@@ -101,6 +101,7 @@ BAD_INPUTS = [
     ("sweep small.yaml --vary max_num_seqs", r"--vary: got max_num_seqs"),
     ("sweep small.yaml --vary max_num_seq=1,2", r"--vary max_num_seq=1: .*max_num_seqs\?"),
     ("sweep small.yaml --vary seed=1,x", r"--vary seed=x: seed: got x, allowed: an integer"),
+    ("sweep small.yaml --rate 3 --vary rate_per_s=3,4", r"one of --rate and --vary rate_per_s=3$"),
     ("sweep small.yaml --vary seed=1,2 --link tp=replicas", r"--link: got tp=replicas"),
     ("sweep --trace short.csv --vary tp=1,2 --out a.csv", r"short.csv: .*GeneratedTokens"),
     ("sweep small.yaml --vary seed=1 --resume", r"--resume: allowed: only together with --out"),

@@ -96,6 +96,33 @@ def test_missed_slo_is_a_no() -> None:
     assert "SLO" in done.stdout and "missed at this load" in done.stdout
 
 
+def test_one_of_two_offers_is_not_called_a_median_and_their_spread_is_warned_of() -> None:
+    done = simserve(f"{COST} --tp 4 --terms spot")
+    words = " ".join(done.stdout.split())
+    assert "the lower of 2 offers, $" in words and "median" not in words
+    assert "only 2 offers decide this price" in done.stderr
+
+
+def test_cost_is_said_with_and_without_the_spare() -> None:
+    data = json.loads(simserve(f"{COST} --json").stdout)
+    without, spare = data["fleets"]
+    assert (without["spares"], spare["spares"]) == (0, 1)
+    assert spare["usd_per_hour"] == 2 * without["usd_per_hour"]
+    assert spare["usd_per_mtok"] == pytest.approx(data["now"]["blended_usd_per_mtok"])
+    words = " ".join(simserve(COST).stdout.split())
+    assert f"${without['usd_per_mtok']:.4g} per million tokens without a spare" in words
+    assert f"${spare['usd_per_mtok']:.4g} per million tokens with 1 spare" in words
+
+
+def test_what_a_replica_serves_does_not_depend_on_how_much_is_asked() -> None:
+    """A fleet of thousands of replicas is sized as one of two is."""
+    small = "cost small.yaml --slo ttft_p95:500 --today 2026-11-20 --json"
+    few, many = (json.loads(simserve(f"{small}{more}").stdout) for more in ("", " --rate 1000000"))
+    assert many["capacity"] == few["capacity"]
+    assert many["resolved"]["workload"]["arrivals"]["rate_per_s"] == 1_000_000
+    assert many["now"]["serving"] == -(-1_000_000 // many["capacity"]["per_s"])
+
+
 BAD = [
     (f"{COST} --rate 0", r"--rate: got 0, allowed: a number above 0"),
     (f"{COST} --spares -1", r"--spares: got -1, allowed: a number of at least 0"),
@@ -108,6 +135,8 @@ BAD = [
     (f"{COST} --rate 0/min", r"--rate: got 0/min, allowed: a number above 0, .*600/min"),
     (f"{COST} --gpu-price free", r"--gpu-price: got free, allowed: a price"),
     (f"{COST} --gpu-price 0", r"--gpu-price: got 0, allowed: a price above 0"),
+    (f"{COST} --gpu-price -1", r"--gpu-price: got -1, allowed: a price above 0"),
+    (f"{COST} --workers 0", r"--workers: got 0, allowed: a whole number, at least 1"),
     (f"{COST} --gpu-price 2 --offer aws", r"--gpu-price: got 2, allowed: it or --offer"),
     (f"{COST} --offer azurre", r"--offer: h100-sxm: got azurre, allowed: "),
     (f"{COST} --gpu gaudi-2", r"--gpu: price: got gaudi-2, allowed: --gpu-price"),

@@ -57,6 +57,7 @@ WRONG = [
     ("plan small.yaml --slo ttft:1 --replications 0", r"--replications: got 0"),
     ("plan small.yaml --slo ttft:1 --confirm -1", r"--confirm: got -1"),
     ("plan small.yaml --slo ttft:1 --probability 2", r"--probability: got 2"),
+    ("plan small.yaml --slo ttft:1 --probability 100%", r"--probability: got 100%, .*less than"),
     ("plan small.yaml --slo ttft:1 --users 1,x", r"--users: got 1,x"),
     ("plan small.yaml --slo ttft:1 --workers 0", r"--workers: got 0"),
     ("plan small.yaml --slo ttft:1 --resume", r"--resume: allowed: only together with --store"),

@@ -114,6 +114,19 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         load_engine("vlm")
 
 
+@pytest.mark.parametrize("typed", ["H100 80GB", "h100_80gb", " h100 "])
+def test_a_gpu_may_be_named_with_spaces(typed: str) -> None:
+    assert load_gpu(typed).name == "h100-sxm"
+
+
+@pytest.mark.parametrize("typed", ["NVIDIA H100 80GB HBM3", "h100-80gb-nvlink", "h100-96gb"])
+def test_the_memory_of_another_family_is_no_likeness(typed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_gpu(typed)
+    assert "h100-sxm" in str(caught.value)
+    assert "a100" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", list_gpus())
 def test_every_number_of_a_gpu_has_kind_source_and_date(name: str) -> None:
     gpu = load_gpu(name)
@@ -124,7 +137,7 @@ def test_every_number_of_a_gpu_has_kind_source_and_date(name: str) -> None:
         assert number.source, key
         assert number.date, key
         assert number.value > 0, key
-    assert gpu.link_bytes_per_s > 0 or "link_bytes_per_s" not in gpu.sources
+    assert (gpu.link_bytes_per_s > 0) == (gpu.link_domain > 1) == ("link_domain" in gpu.sources)
 
 
 def test_datasheet_figures_are_dense_one_way_and_driver_visible() -> None:

@@ -244,3 +244,47 @@ def test_quantization_none_leaves_the_weights_as_the_checkpoint_has_them(model: 
     assert deployment(**keys, quantization="none") == as_stored
     assert deployment(**keys, quantization=" None") == as_stored
     assert deployment(**keys, quantization="fp8").model.weights is not None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tp", "joined"),
+    [("h100-sxm", 16, 8), ("h100-nvl", 4, 2), ("l4", 16, 8), ("apple-m2-ultra", 2, 1)],
+)
+def test_tensor_parallelism_stays_among_the_gpus_that_a_link_joins(
+    gpu: str, tp: int, joined: int
+) -> None:
+    keys = {"model": "llama-3.1-8b", "gpu": gpu, "max_model_len": 4096}
+    said = complaint(**keys | {"tp": tp, "model": "llama-3.1-405b"})
+    assert said.startswith(f"deployment: deployment.tp: got {tp}, allowed: ")
+    assert f"up to {joined}: " in said or joined == 1
+    if joined > 1:
+        assert deployment(**keys | {"tp": joined}).tp == joined
+
+
+def test_a_rack_joins_more_gpus_than_a_board() -> None:
+    assert deployment(model="llama-3.1-405b", gpu="gb200-nvl72", tp=16).tp == 16
+
+
+def test_the_way_out_of_too_little_memory_is_no_network() -> None:
+    assert "take larger GPUs" in complaint(model="llama-3.1-405b", tp=8)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "weights", "refused"),
+    [
+        ("v100-sxm2-32gb", "fp8", True),
+        ("v100-sxm2-32gb", "awq", True),
+        ("v100-sxm2-32gb", "gptq", False),
+        ("t4", "fp8", False),
+        ("a100-80gb-sxm", "fp8", False),
+        ("mi300x", "fp8", False),
+    ],
+)
+def test_weights_that_a_gpu_has_no_kernels_for_are_refused(
+    gpu: str, weights: str, refused: bool
+) -> None:
+    keys = {"gpu": gpu, "quantization": weights, "max_model_len": 4096, "max_num_seqs": 8}
+    if refused:
+        assert "(compute capability 7.0), allowed: a GPU of at least 7.5" in complaint(**keys)
+    else:
+        assert deployment(**keys).gpu.name == gpu

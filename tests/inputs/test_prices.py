@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from simserve.errors import InputError
 from simserve.inputs.hardware_profile import list_gpus
 from simserve.inputs.model_catalogue import list_models
-from simserve.inputs.prices import Offer, age_days, load_prices, typical_offer
+from simserve.inputs.prices import (
+    Offer,
+    age_days,
+    how_chosen,
+    load_prices,
+    thin_choice,
+    typical_offer,
+)
 from simserve.inputs.sourced import KINDS, Sourced
 
 TODAY = dt.date(2026, 11, 20)
@@ -95,6 +102,21 @@ def test_typical_offer_is_the_median_of_those_that_waste_least() -> None:
     chosen, among = typical_offer([eight, single, dear, cheap], 1)
     assert chosen is single and among == [cheap, single, dear]
     assert {one.name for one in typical_offer([eight, dear], 8)[1]} == {eight.name, dear.name}
+
+
+def test_of_two_offers_the_lower_one_is_taken_and_not_called_a_median() -> None:
+    cheap, dear = offer(1, 2.0), offer(1, 6.0)
+    assert typical_offer([dear, cheap], 1)[0] is cheap
+    assert how_chosen([6.0, 2.0]) == "the lower of 2 offers, $2.00 to $6.00"
+    assert how_chosen([2.0]) == "the only offer"
+    assert how_chosen([3.0, 2.0, 6.0]) == "the median of 3 offers, $2.00 to $6.00"
+
+
+def test_few_offers_far_apart_are_warned_of() -> None:
+    assert "3.0 times as much ($6.00)" in (thin_choice([2.0, 6.0]) or "")
+    assert thin_choice([2.0, 3.0]) is None  # not far apart
+    assert thin_choice([2.0, 3.0, 6.0]) is None  # not few
+    assert thin_choice([2.0]) is None
 
 
 def test_own_file_replaces_what_it_names_and_nothing_else(tmp_path: Path) -> None:

@@ -231,3 +231,14 @@ def test_any_value_under_any_key_is_accepted_or_refused_in_one_line(
         json.dumps(scenario_from_dict(entry).resolved(), allow_nan=False)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_a_setting_may_have_the_name_that_vllm_gives_it() -> None:
+    for key in ("tensor_parallel_size", "tensor-parallel-size", "deployment.tensor_parallel_size"):
+        assert parse_setting(f"{key}=4")[:2] == ("deployment.tp", 4)
+    assert parse_setting("num_gpu_blocks_override=9").path == "deployment.num_gpu_blocks"
+
+
+def test_a_setting_of_vllm_that_is_not_modelled_is_refused_as_such() -> None:
+    with pytest.raises(InputError, match="does not model this setting yet"):
+        parse_setting("enforce_eager=true")

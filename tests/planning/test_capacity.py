@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from types import SimpleNamespace
 from typing import cast
@@ -10,6 +11,7 @@ import pytest
 
 import simserve
 from simserve.errors import InputError
+from simserve.inputs.deployment import read_deployment
 from simserve.planning.capacity import MOST_USERS, Capacity, _Search, find_capacity
 from simserve.planning.load_tests import LoadTest, LoadTester
 from simserve.planning.loads import load_dial
@@ -252,3 +254,14 @@ def test_more_users_than_are_looked_for_are_not_looked_for() -> None:
     search = _Search(cast(LoadTester, tester), 0.02)
     assert search.interval(3.0, 4.0, cast(LoadTest, tester.test(1.0))) == (None, None)
     assert max(tester.tested) <= 2 * MOST_USERS
+
+
+def test_the_answer_says_how_far_the_roofline_of_experts_is_known() -> None:
+    dense = capacity("ttft_p95:30")
+    experts = read_deployment({"model": "qwen3-30b-a3b", "gpu": "h100-sxm"})
+    scenario = dataclasses.replace(dense.dial.scenario, deployment=experts)
+    other = dataclasses.replace(dense, dial=dataclasses.replace(dense.dial, scenario=scenario))
+    assert "hardly validated" in capacity_dict(other)["remark"]
+    assert "hardly validated" in " ".join(capacity_text(other).split())
+    assert capacity_dict(dense)["remark"] is None
+    assert "hardly validated" not in " ".join(capacity_text(dense).split())

@@ -219,6 +219,11 @@ def test_a_number_of_a_replicated_sweep_has_an_interval_or_is_a_dash(small: Path
     assert "TTFT mean" in text and "-" in text.splitlines()[1].split()
 
 
+def test_weights_that_are_not_changed_are_said_to_be_as_given() -> None:
+    row = {"quantization": "none", "verdict": "kept"}
+    assert table([row], ["quantization"]).splitlines()[1].split() == ["as", "given", "kept"]
+
+
 @pytest.mark.parametrize("keys", [["gpu"], ["gpu", "max_num_batched_tokens", "kv_cache_dtype"]])
 def test_a_table_fits_80_columns_and_keeps_every_row(small: Path, keys: list[str]) -> None:
     values = {"gpu": ["rtx-pro-6000-server"], "kv_cache_dtype": ["fp8"]}

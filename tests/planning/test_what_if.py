@@ -12,7 +12,7 @@ import pytest
 import simserve
 from simserve.engine.simulate import simulate
 from simserve.errors import InputError
-from simserve.inputs.scenario import Scenario
+from simserve.inputs.scenario import Scenario, scenario_from_dict
 from simserve.latency.tables.table_model import TableModel
 from simserve.planning.changed_deployment import scenario_of_resolved, with_settings
 from simserve.planning.counterfactuals import (
@@ -305,3 +305,16 @@ def test_a_measured_profile_keeps_the_gpus_time_and_loses_the_hosts(
     _, effects_of = by_name(scenario)
     assert effects_of["2x FLOPs"].reason == f"{profile} was measured, and not on such a part"
     assert effects_of["no host time"].gain_s > 0
+
+
+def test_a_token_costs_what_an_hour_of_that_load_does_not_what_the_drain_does() -> None:
+    deployment = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+    lengths = {"prompt_tokens": {"fixed": 200}, "output_tokens": {"fixed": 400}}
+    costs = []
+    for requests in (120, 1200):
+        arrivals = {"process": "constant", "rate_per_s": 10}
+        workload = {"arrivals": arrivals, "num_requests": requests, **lengths}
+        scenario = scenario_from_dict({"workload": workload, "deployment": deployment})
+        costs.append(effects(nothing_changed(scenario), [], P99)[0].usd_per_mtok)
+    # Ten requests of 600 tokens a second at $2 an hour, however long the run and its drain.
+    assert costs == pytest.approx([2e6 / (10 * 600 * 3600)] * 2)

@@ -122,6 +122,7 @@ def test_a_plan_is_shown_with_its_price_its_proof_and_its_launch_line(
     assert f"{winner['kept']} of {winner['runs']} runs" in text
     assert winner["serve"] in text
     assert winner["offer"]["source"] in text
+    assert text.count(winner["name"]) >= 2  # in words and in the table of the front
     none = _printed("plan", str(small), "--slo", "ttft_p95:0.001", *FEW_PLANS)
     assert none["winner"] is None
     text = _page(tmp_path, none).text()

@@ -19,7 +19,7 @@ from simserve.planning.cost_question import CostQuestion
 from simserve.planning.fit_changes import _KINDS
 from simserve.planning.memory_fit import memory_fit
 from simserve.report.columns import WIDTH, labelled
-from simserve.report.cost import cost_report
+from simserve.report.cost import _pays, _pays_between, cost_report
 from simserve.report.cost_summary import band_of, cost_data, plain_sum
 from simserve.report.fit import fit_data, fit_report
 from simserve.traffic.generate import generate
@@ -111,6 +111,20 @@ def test_engineers_are_counted_or_said_not_to_be(small: Path) -> None:
     assert "$0: nobody's time is counted" in cost_report(asked(small))
     text = cost_report(asked(small, fte=0.5, fte_usd_per_year=120_000.0))
     assert "0.5 at $120,000 a year: $5,000 a month" in text
+
+
+def test_a_range_whose_ends_are_equal_is_one_number() -> None:
+    assert _pays("958", "958") == "pays from 958, best and worst"
+    assert _pays("never", "never") == "pays at no load"
+    assert _pays("958", "never") == "pays from 958 at best, at no load at worst"
+    assert _pays_between("958", "958") == "pays from 958 M tokens a day at both ends"
+    assert _pays_between("never", "7") == "pays at no load or from 7 M tokens a day"
+    assert _pays_between("never", "never") == "pays at no load"
+
+
+def test_a_bill_of_a_thousand_machines_stays_in_its_columns(small: Path) -> None:
+    text = cost_report(asked(small, rate_per_s=1e6))
+    assert re.search(r"groq/llama-3.1-8b-instant +[\d,]+ M +[\d,]+ M ", text)
 
 
 def test_each_user_pays_a_share(small: Path) -> None:

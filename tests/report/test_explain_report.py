@@ -168,7 +168,7 @@ def test_every_number_of_the_words_is_a_number_of_the_explanation(said: Explanat
         seen += [(one_effect.value_s or 0) * 1000, one_effect.usd_per_mtok or 0]
         seen += [one_effect.usd_change or 0]
         seen += [abs(one_effect.change_s.value) * 1000] if one_effect.change_s else []
-    plain = words.replace("2x ", "").replace(",", "")
+    plain = re.sub(r"2x |tp \d+", "", words).replace(",", "")
     for number in map(float, re.findall(r"(?<![\w.])\d+(?:\.\d+)?", plain)):
         assert any(
             abs(number - abs(one)) <= 0.006 * abs(one) + 0.5 * (number >= 10) + 0.05 for one in seen
@@ -201,3 +201,25 @@ def test_a_saved_run_that_differs_from_now_is_told(said: Explanation) -> None:
     told = explain(said.result.scenario, replace(said.question, replications=1), result=other)
     assert "the saved run has" in told.notes[0]
     assert isinstance(told.bands[0], Band)
+
+
+def test_the_change_of_tp_is_not_called_a_tenth(said: Explanation) -> None:
+    flat = " ".join(explain_text(said).split())
+    assert "a tenth less or more (tp halved or doubled)" in flat
+    without = replace(said, swings=tuple(one for one in said.swings if one.name != "tp"))
+    assert "tp halved" not in explain_text(without)
+
+
+def test_words_name_another_tp_where_that_gains_most(said: Explanation) -> None:
+    rate = Swing(name="arrival rate", shown="±10%", less=effect("", -50, 5), more=effect("", 60, 5))
+    for gained_ms, told in ((65, True), (45, False)):
+        less, more = effect("tp halved", 900, 5), effect("tp doubled", -gained_ms, 5)
+        tp = Swing(name="tp", shown="1 → 2", less=less, more=more)
+        words = in_plain_words(replace(said, swings=(tp, rate)))
+        assert ("tp 2 takes off 65 ms" in words) is told
+
+
+def test_the_assumed_numbers_are_counted(said: Explanation) -> None:
+    count = said.result.facts.assumed_numbers
+    assert f"It rests on {count} assumed numbers." in explain_text(said)
+    assert explain_dict(said)["scenario"]["assumed_numbers"] == count

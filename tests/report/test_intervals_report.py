@@ -111,3 +111,12 @@ def test_a_half_width_is_shown_to_two_digits_or_three_decimals(value: float, fra
     precision = max(half / 10, 0.001)
     assert float(shown_half) == pytest.approx(half, abs=precision)
     assert float(shown_value) == pytest.approx(value, abs=precision)
+
+
+def test_objectives_without_a_steady_state_are_not_shown_to_be_met() -> None:
+    runs = [result("ttft:1e9", Options(slots=1), requests=300, gap_ms=10, replicas=1).sample]
+    state = steady_state(runs * 2)
+    assert state.reason is not None
+    lines = replication_lines(state, attainments(runs), NO_BAND, None)
+    assert "not shown to be met" in lines[-1]
+    assert "not shown" not in replication_lines(state, (), NO_BAND, None)[-1]

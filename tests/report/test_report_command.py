@@ -87,10 +87,11 @@ def test_wrong_input_is_one_line_and_status_2_and_writes_nothing(in_folder: Path
 
 def test_a_run_too_large_for_a_diagram_is_refused(in_folder: Path) -> None:
     assert simserve_command("run large.yaml --out large").exit_code == 0
-    done = simserve_command("report large --gantt g.html")
+    before = _files(in_folder)
+    done = simserve_command("report large --html a.html --figures f --gantt g.html --timeline t")
     assert done.exit_code == 2
     assert re.search(r"--gantt: got 201 requests", done.stderr)
-    assert not (in_folder / "g.html").exists()
+    assert _files(in_folder) == before
 
 
 def test_everything_is_written_at_once_and_stdout_stays_empty(in_folder: Path) -> None:

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from simserve.inputs.deployment import read_deployment
+from simserve.report.deployed import deployed
 from simserve.report.summary import run_summary
 from simserve.report.text import NO_OPERATING_POINT, run_report
 from simserve.results.result import Result
+from simserve.results.samples import three_digits
 from tests.results.reference_run import Options, request_table, run_reference
-from tests.results.scenarios import result, scenario
+from tests.results.scenarios import on_four_gpus, result, scenario
 
 
 def _overloaded(slo: str | None = None) -> Result:
@@ -93,3 +96,65 @@ def test_a_run_without_latencies_is_reported() -> None:
 def test_the_summary_is_plain_json() -> None:
     summary = run_summary(result("ttft:500 itl_p99:50"))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_replications_have_the_last_word_on_the_objectives() -> None:
+    run = _steady("ttft:500")
+    assert "SLO " in run_report(run)
+    report = run_report(run, intervals=["SLO  ttft:500: missed"])
+    assert report.count("SLO") == 1
+    assert ", met" not in report
+    assert "Whole run of seed" in report
+
+
+def test_an_objective_is_met_so_far_in_a_run_that_still_fills_up() -> None:
+    run = on_four_gpus(20, 3000, 0)
+    assert run.verdict.growing
+    report = run_report(run)
+    assert "not shown to be met" in report
+    assert "met so far" in report
+
+
+def test_the_formats_of_weights_and_kv_values_are_named() -> None:
+    entry = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+    stored_in = [
+        ({}, "llama-3.1-8b, 16-bit weights, on 1 × h100-sxm (tp 1)"),
+        ({"quantization": "fp8"}, "llama-3.1-8b, fp8 weights, on 1 × h100-sxm (tp 1)"),
+        ({"kv_cache_dtype": "fp8"}, "llama-3.1-8b, 16-bit weights, 8-bit KV cache, on"),
+        ({"model": "gpt-oss-20b"}, "gpt-oss-20b, mxfp4 expert weights, on"),
+    ]
+    for more, words in stored_in:
+        assert deployed(read_deployment(entry | more)).startswith(words)
+
+
+def test_what_a_step_leaves_is_not_called_waiting() -> None:
+    run = _overloaded()
+    assert run.engine_use.waiting_max != 0
+    flat = " ".join(run_report(run).split())
+    assert f"at most {run.engine_use.waiting_max:,} left unscheduled by a step" in flat
+    assert flat.count("waiting") == run.verdict.reason.count("waiting")
+
+
+def test_long_runs_are_told_without_an_exponent() -> None:
+    run = result(None, Options(slots=8), requests=3000, gap_ms=1000, replicas=1)
+    assert run.verdict.name == "stable"
+    assert "e+" not in run.verdict.reason
+    assert three_digits(1234.5) == "1,234"
+    assert [three_digits(one) for one in (0.0123, 17.94, 999.6)] == ["0.0123", "17.9", "1,000"]
+
+
+def test_experts_by_the_roofline_are_remarked_in_text_and_data() -> None:
+    deployment = {"model": "qwen3-30b-a3b", "gpu": "h100-sxm"}
+    run = result(deployment=read_deployment(deployment), requests=20, replicas=1)
+    flat = " ".join(run_report(run).split())
+    assert "Note The roofline prices mixture-of-experts layers from a few constants" in flat
+    assert "hardly validated" in run_summary(run)["scenario"]["remark"]
+    assert "hardly validated" in run.bench_dict()["simserve"]["remark"]
+    assert run_summary(_steady())["scenario"]["remark"] is None
+
+
+def test_a_gpu_without_bf16_is_remarked() -> None:
+    deployment = {"model": "llama-3.1-8b", "gpu": "v100-sxm2-32gb", "max_model_len": 4096}
+    run = result(deployment=read_deployment(deployment), requests=20, replicas=1)
+    remark = run_summary(run)["scenario"]["remark"]
+    assert remark.startswith("v100-sxm2-32gb has no bf16: ")

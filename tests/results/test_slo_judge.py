@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simserve.results.metrics import request_latencies
+from simserve.inputs.slo import parse_slo
+from simserve.results.metrics import measure, request_latencies
 from simserve.results.result import Result
-from simserve.results.slo_judge import SloReport
+from simserve.results.slo_judge import SloReport, judge_slo
+from simserve.results.verdict import Verdict
 from tests.results.reference_run import Options, request_table, run_reference
 from tests.results.scenarios import result, scenario
 
@@ -95,3 +97,22 @@ def test_an_overloaded_run_meets_nothing() -> None:
 
 def test_without_objectives_there_is_no_report() -> None:
     assert result().slo_report is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "met", "reason"),
+    [
+        (Verdict(name="stable", reason=""), True, "met"),
+        (Verdict(name="backlogged", reason=""), True, "met in this run, which is backlogged"),
+        (Verdict(name="backlogged", reason="", growing=True), False, "not shown to be met"),
+        (Verdict(name="overloaded", reason=""), False, "not met: the deployment is overloaded"),
+    ],
+)
+def test_only_a_run_that_has_stopped_growing_meets_its_objectives(
+    verdict: Verdict, met: bool, reason: str
+) -> None:
+    run = run_reference(request_table([0, 1000], [8, 8], [3, 3]), FIXED)
+    report = judge_slo(parse_slo("ttft:1e6", "slo"), run.record, measure(run.record), verdict)
+    assert report.objectives[0].met
+    assert report.met is met
+    assert report.reason.startswith(reason)

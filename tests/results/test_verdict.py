@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from simserve.records.clock import NEVER_PS, PS_PER_S, PsArray
 from simserve.results.verdict import judge_load, judge_times
 from tests.results.reference_run import Options, random_requests, request_table, run_reference
+from tests.results.scenarios import on_four_gpus
 
 Times = tuple[PsArray, PsArray, PsArray]
 SERVICE_S = 0.01
+# Requests per second that endless many together get, and how many together get half of that.
+CEILING, HALF = 20.0, 100.0
 
 
 def queue(
@@ -110,13 +114,74 @@ def test_requests_that_never_wait_are_stable_however_long_they_take() -> None:
 def test_a_batch_that_is_still_filling_up_is_not_overloaded() -> None:
     arrival = np.arange(0, 5, 0.1)
     verdict = judge_times(*endless_servers(arrival, np.full(50, 8.0)))
-    assert verdict.name == "backlogged"
-    assert "too short a run" in verdict.reason
+    assert (verdict.name, verdict.growing) == ("backlogged", True)
+    assert "a longer run would tell" in verdict.reason
 
 
 def test_a_rising_rate_that_is_served_is_stable() -> None:
     arrival = np.sqrt(np.arange(1, 4001)) * 5
     assert judge_times(*endless_servers(arrival, np.full(4000, 3.0))).name == "stable"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stays", [1, 5, 9])
+def test_a_run_of_fewer_than_ten_stays_is_too_short_to_be_stable(stays: int, seed: int) -> None:
+    # Little's law: the share of all requests that is in the system is a stay's of the window.
+    arrival = np.cumsum(np.random.default_rng(seed).exponential(1.0, 400 * stays))
+    verdict = judge_times(*endless_servers(arrival, np.full(400 * stays, 400.0)))
+    assert verdict.name == "backlogged"
+
+
+def saturating(rate: float, requests: int, seed: int) -> Times:
+    """Return the times of processor sharing whose whole grows with the batch.
+
+    ``n`` requests, each of one second of work on average, together get
+    ``CEILING * n / (n + HALF)`` seconds of it each second: first bound by memory, then by compute.
+    """
+    rng = np.random.default_rng(seed)
+    arrival = np.cumsum(rng.exponential(1 / rate, requests))
+    need = rng.gamma(2.0, 0.5, requests)
+    finish = np.empty(requests)
+    # Whoever comes leaves when what everyone has got meanwhile reaches its mark.
+    marks: list[tuple[float, int]] = []
+    now = got = 0.0
+    at = 0
+    while at < requests or marks:
+        upcoming = arrival[at] if at < requests else np.inf
+        if marks:
+            each = CEILING / (len(marks) + HALF)
+            leaves = now + (marks[0][0] - got) / each
+            if leaves <= upcoming:
+                got, now = marks[0][0], leaves
+                finish[heapq.heappop(marks)[1]] = now
+                continue
+            got += (upcoming - now) * each
+        now = upcoming
+        heapq.heappush(marks, (got + need[at], at))
+        at += 1
+    a, f = ((column * PS_PER_S).astype(np.int64) for column in (arrival, finish))
+    return a, a, f
+
+
+@pytest.mark.parametrize("requests", [500, 1000, 3000])
+@pytest.mark.parametrize("load", [1.05, 1.1, 1.3])
+def test_an_overload_that_still_fills_its_batch_is_never_stable(load: float, requests: int) -> None:
+    found = [judge_times(*saturating(load * CEILING, requests, seed)) for seed in range(5)]
+    assert all(one.name != "stable" for one in found), [one.reason for one in found]
+
+
+@pytest.mark.parametrize("load", [0.5, 0.7])
+def test_a_batch_that_has_filled_up_is_stable(load: float) -> None:
+    found = [judge_times(*saturating(load * CEILING, 5000, seed)).name for seed in range(5)]
+    assert found == ["stable"] * 5
+
+
+@pytest.mark.parametrize("load", [0.6, 0.9, 1.1])
+def test_what_is_stable_is_not_overloaded_in_a_run_ten_times_as_long(load: float) -> None:
+    for seed in range(3):
+        short = judge_times(*saturating(load * CEILING, 2000, seed))
+        longer = judge_times(*saturating(load * CEILING, 20_000, seed))
+        assert (short.name, longer.name) != ("stable", "overloaded"), (seed, short.reason)
 
 
 def test_everyone_let_in_but_ever_slower_is_overloaded() -> None:
@@ -164,3 +229,21 @@ def test_the_verdict_reads_as_one_word() -> None:
     verdict = judge_times(*queue(2.0, 1000, 0))
     assert str(verdict) == "overloaded"
     assert not verdict.operating_point
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_a_short_run_says_of_a_deployment_what_a_long_one_says(seed: int) -> None:
+    found = {rate: on_four_gpus(rate, 3000, seed) for rate in (16, 17, 19, 20, 24)}
+    names = {rate: one.verdict.name for rate, one in found.items()}
+    assert names[16] == names[17] == "stable"
+    assert "stable" not in {names[19], names[20]}
+    assert names[24] == "overloaded"
+    assert found[17].slo_report is not None and found[17].slo_report.met
+    for rate in (20, 24):
+        report = found[rate].slo_report
+        assert report is not None and not report.met, found[rate].verdict.reason
+
+
+def test_a_long_run_is_stable_below_what_is_carried_and_overloaded_above() -> None:
+    assert on_four_gpus(17, 20_000, 11).verdict.name == "stable"
+    assert on_four_gpus(20, 20_000, 11).verdict.name == "overloaded"

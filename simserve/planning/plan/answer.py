@@ -36,8 +36,9 @@ class FleetSize:
 class PlanAnswer:
     """Everything that was found; ``winner`` is None if no plan keeps the SLO.
 
-    ``unconfirmed`` are cheaper plans that passed the race and not the fresh seeds. ``settings``
-    are plans on the winner's GPUs; the fronts are of plans that keep the SLO.
+    ``unconfirmed`` are plans before it that passed the race and not the fresh seeds. ``settings``
+    are plans on the winner's GPUs; the fronts are of plans that keep the SLO. ``alternative``
+    costs as much and leaves more of the limits, with a coarser model.
     """
 
     question: Question
@@ -47,6 +48,7 @@ class PlanAnswer:
     screening: Screening
     race: Race
     winner: Plan | None
+    alternative: Plan | None
     unconfirmed: tuple[Plan, ...]
     sizes: tuple[FleetSize, ...]
     settings: tuple[Plan, ...]
@@ -110,6 +112,7 @@ def make_plan(
     )
     winner, unconfirmed = _winner(race, screening.plans, question)
     around = _Around(question, race, screening, winner)
+    settings = around.settings()
     answer = PlanAnswer(
         question=question,
         runs=runs,
@@ -118,9 +121,10 @@ def make_plan(
         screening=screening,
         race=race,
         winner=winner,
+        alternative=around.alternative(),
         unconfirmed=tuple(unconfirmed),
         sizes=around.sizes(),
-        settings=around.settings(),
+        settings=settings,
         price_front=around.fronts[0],
         speed_front=around.fronts[1],
         inputs=tuple(inputs_of(race, winner, question.plan)) if winner else (),
@@ -191,6 +195,19 @@ class _Around:
         ]
         self._race.replicate_all(same, self._few)
         return tuple(same)
+
+    def alternative(self) -> Plan | None:
+        """Return the plan of the winner's price that leaves more of the limits, if one does."""
+        winner = self._winner
+        if winner is None:
+            return None
+        equals = [
+            plan
+            for plan in self._screening.plans
+            if plan.rank[0] == winner.rank[0] and plan.runs and self._race.keeps(plan.runs)
+        ]
+        best = self._race.by_room(equals)[0]
+        return best if self._race.has_more_room(best, winner) else None
 
     def crowds(self) -> tuple[Crowd, ...]:
         """Return what users see who ask at the same time: of the winner, and of other weights."""

@@ -13,13 +13,11 @@ ASSUMED = "assumed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPrice:
-    """The bill of an hour, the offer that it is of, and how many offers it is the median of."""
+    """The bill of an hour, the offer that it is of, and those of the offers it was chosen from."""
 
     usd_per_hour: float
     offer: Offer
-    offers: int
-    low: float
-    high: float
+    bills: tuple[float, ...]
 
     @property
     def price(self) -> Sourced:
@@ -46,13 +44,10 @@ class FleetPrices:
         if not offers:
             return None
         offer, chosen = typical_offer(offers, tp)
-        bills = [one.usd_per_hour(replicas, tp) for one in chosen]
         return FleetPrice(
             usd_per_hour=offer.usd_per_hour(replicas, tp),
             offer=offer,
-            offers=len(chosen),
-            low=min(bills),
-            high=max(bills),
+            bills=tuple(one.usd_per_hour(replicas, tp) for one in chosen),
         )
 
 

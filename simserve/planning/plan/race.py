@@ -2,20 +2,23 @@
 
 Plans stand in order of price, and all meet the same requests: in one short run, then in a few
 whole ones, then in all. The cheapest ones that are not decided go a heat further together. A plan
-leaves at the first heat that it fails; the first in the order that passes the last is the
-cheapest. Heats do not depend on how many processes compute them.
+leaves at the first heat that it fails. Plans of one price that make the model equally coarse go to
+the last heat by the room that a few whole runs leave them within the SLO; the first that passes is
+the answer. Heats do not depend on how many processes compute them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from simserve.inputs.deployment import Deployment
 from simserve.inputs.scenario import Scenario
+from simserve.inputs.slo import Objective
 from simserve.planning.plan.backends import Backend
-from simserve.planning.plan.outcomes import Outcome
+from simserve.planning.plan.outcomes import PERCENTILES, Outcome
 from simserve.planning.plan.prices import FleetPrice
 from simserve.planning.plan.question import Runs, fresh_number
 from simserve.planning.plan.space import Candidate
@@ -26,6 +29,8 @@ from simserve.results.attainment import wilson
 HEAT_RUNS = 16
 # Whole runs of the second heat.
 FIRST_RUNS = 4
+# Of a limit: less is not worth settings that are not the preferred ones, and is within chance.
+ROOM_THAT_MATTERS = 0.1
 # More runs than this share without a steady state, and the plan has none.
 _UNSTEADY_SHARE = 0.5
 
@@ -52,9 +57,19 @@ class Plan:
     fresh: list[Outcome] = field(default_factory=list)
 
     @property
-    def order(self) -> tuple[float, int, int]:
-        """Cheapest first; of equally dear ones the preferred, then the smaller."""
-        return round(self.price.usd_per_hour, 6), self.candidate.number, self.replicas
+    def rank(self) -> tuple[float, int, int]:
+        """Cheapest first; of equally dear ones, those that keep the model as it is given."""
+        return round(self.price.usd_per_hour, 6), *self.candidate.coarsening
+
+    @property
+    def order(self) -> tuple[float, int, int, int, int]:
+        """By rank; of one rank the preferred settings first, then the fewer replicas."""
+        return *self.rank, self.candidate.number, self.replicas
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether a few whole runs have yet to show what it does."""
+        return self.lost_at is None and self.stage in ("waiting", "short")
 
     @property
     def deployment(self) -> Deployment:
@@ -116,17 +131,36 @@ class Race:
         self.outcomes: dict[str, Outcome] = {}
 
     def winners(self, plans: Sequence[Plan]) -> Iterator[Plan]:
-        """Yield the plans, in order of price, that pass every heat."""
+        """Yield the plans, in their order, that pass every heat; of one rank by their room."""
         at = 0
-        while at < len(plans):
-            plan = plans[at]
-            if plan.lost_at is not None:
-                at += 1
-            elif plan.stage == "all":
-                at += 1
-                yield plan
-            else:
-                self.heat(self._undecided(plans, at))
+        for _, group in itertools.groupby(plans, key=lambda plan: plan.rank):
+            equals = list(group)
+            while any(plan.is_undecided for plan in equals):
+                self.heat(self._undecided(plans[at:]))
+            at += len(equals)
+            for plan in self.by_room(equals):
+                if plan.stage != "all":
+                    self.heat([plan])
+                if plan.lost_at is None:
+                    yield plan
+
+    def used_of_slo(self, plan: Plan) -> float:
+        """Return how much of a limit the plan uses, of the objective that it is closest to.
+
+        0 where only classes of requests have objectives: latencies are kept of all together.
+        """
+        slo = self.runs.scenario.slo
+        return max((_used(plan.seen, one) for one in (slo.objectives if slo else ())), default=0.0)
+
+    def has_more_room(self, plan: Plan, other: Plan) -> bool:
+        """Whether a plan leaves more of the limits than another, by an amount that matters."""
+        return self.used_of_slo(plan) < self.used_of_slo(other) - ROOM_THAT_MATTERS
+
+    def by_room(self, equals: Sequence[Plan]) -> list[Plan]:
+        """Return who is left: first, as preferred, those about as far from the limits as any."""
+        left = [plan for plan in equals if plan.lost_at is None]
+        best = min(left, key=self.used_of_slo, default=None)
+        return sorted(left, key=lambda plan: best is not None and self.has_more_room(best, plan))
 
     def heat(self, plans: Sequence[Plan]) -> None:
         """Run the next heat of each plan, all of them together."""
@@ -209,15 +243,21 @@ class Race:
         stage: Stage = "all" if len(plan.runs) >= self._replications else "some"
         _pass(plan, stage, self._is_enough(plan.runs) if stage == "all" else self._may(plan.runs))
 
-    def _undecided(self, plans: Sequence[Plan], at: int) -> list[Plan]:
-        """Return the next plans to run: none that is dearer than one that passed every heat."""
+    def _undecided(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Return the next plans to run: none behind the rank of one that may be the answer."""
         chosen: list[Plan] = []
         runs = 0
-        for plan in plans[at:]:
+        rank = None
+        for plan in plans:
             if plan.lost_at is not None:
                 continue
+            if rank is not None and plan.rank != rank:
+                break
+            if not plan.is_undecided:
+                rank = plan.rank
+                continue
             runs += len(self._next(plan))
-            if plan.stage == "all" or (chosen and runs > HEAT_RUNS):
+            if chosen and runs > HEAT_RUNS:
                 break
             chosen.append(plan)
         return chosen
@@ -231,6 +271,16 @@ class Race:
         unsteady = sum(not one.steady for one in runs)
         kept = sum(one.met(self._good_share) for one in runs)
         return unsteady <= _UNSTEADY_SHARE * len(runs) and kept >= self._probability * len(runs)
+
+
+def _used(outcomes: Sequence[Outcome], objective: Objective) -> float:
+    """Return the mean latency over the limit, at the percentile that is asked or the next above."""
+    percentile = next((q for q in PERCENTILES if q >= (objective.percentile or 0)), PERCENTILES[-1])
+    if objective.percentile is None:
+        percentile = PERCENTILES[-1]  # asked of each request
+    found = [one.latency_ms.get(objective.metric, {}).get(f"p{percentile:g}") for one in outcomes]
+    known = [ms for ms in found if ms is not None]
+    return sum(known) / len(known) / objective.limit_ms if known else 0.0
 
 
 def _pass(plan: Plan, stage: Stage, passed: bool) -> None:

@@ -1,7 +1,7 @@
 """What may be deployed: the product of a few axes, each point resolved as a deployment.
 
-Every axis stands with its preferred value first, so that of two equally dear plans the one that
-gives up less (precision, the engine's own limits) comes first.
+Every axis stands with its preferred value first: 16-bit weights before quantised ones, the
+engine's own limits before others. Of two plans that are equal otherwise that one is the answer.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ LIMITS: tuple[Mapping[str, Any], ...] = (
 )
 # Models are served in bf16: a GPU without a rate for it would have to run something else.
 _RATE = "bf16"
+_RATE_BITS = 16
+_BITS_PER_BYTE = 8
 # What a cell may say for "as the checkpoint is", or "the engine's own".
 _UNSET = ("none", "auto", "default", "")
 
@@ -70,6 +72,22 @@ class Candidate:
     def tp(self) -> int:
         """GPUs per replica."""
         return int(self.settings["tp"])
+
+    @property
+    def coarsening(self) -> tuple[int, int]:
+        """How much coarser the model is than as given: bits that a value loses, kinds of values.
+
+        The kinds are weights and KV values; of both, the bits are those of the coarser one.
+        """
+        if self.deployment is None:
+            return 0, 0
+        model, bits = self.deployment.model, []
+        if self.settings.get("quantization") and model.weights is not None:
+            bits.append(model.weights.bits)
+        if self.settings.get("kv_cache_dtype"):
+            bits.append(round(model.kv_bytes_per_value * _BITS_PER_BYTE))
+        coarser = [one for one in bits if one < _RATE_BITS]
+        return _RATE_BITS - min(coarser, default=_RATE_BITS), len(coarser)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from simserve.report.charts.bars import Look, Stack, stacked_bars
 from simserve.report.page.markup import Child, Markup, element, joined, table
 from simserve.report.page.parts import Section, Shown, code, count, details
 from simserve.report.page.reproduce import recipe
+from simserve.results.run_facts import is_used
 
 _GIB = 1 << 30
 _DERIVED = "derived"
@@ -23,12 +24,7 @@ _UNITS = (
     ("_bytes", 1 / _GIB, "GiB"),
     ("_s", 1e6, "µs"),
 )
-# As in results.run_facts: links matter from two GPUs on, and one term stands in both lists.
-_ONLY_BETWEEN_GPUS = (
-    "link_bytes_per_s",
-    "efficiency.link_efficiency",
-    "efficiency.collective_latency_s",
-)
+# As in results.run_facts: one term stands in both lists.
 _IN_BOTH = ("cuda_reserved",)
 SOURCE_WORDS = {
     "exact": "at a measured point",
@@ -64,9 +60,10 @@ def basis_numbers(deployment: Mapping[str, Any]) -> list[BasisNumber]:
 
 
 def _numbers(deployment: Mapping[str, Any]) -> Iterator[BasisNumber]:
-    tp = deployment["tp"]
+    model = deployment["model"]
+    experts, latent = model.get("experts") is not None, model.get("mla") is not None
     for name, one in deployment["gpu"]["numbers"].items():
-        if tp > 1 or name not in _ONLY_BETWEEN_GPUS:
+        if is_used(name, tp=deployment["tp"], experts=experts, latent=latent):
             source = f"{one['source']} ({one['date']})"
             yield BasisNumber(_plain(name), _quantity(name, one["value"]), one["kind"], source)
     for one in deployment["kv"]["terms"]:
@@ -74,7 +71,6 @@ def _numbers(deployment: Mapping[str, Any]) -> Iterator[BasisNumber]:
             value = f"{one['bytes'] / _GIB:.2f} GiB"
             name = f"{_plain(one['name'])}, GPU memory"
             yield BasisNumber(name, value, one["kind"], one["source"])
-    model = deployment["model"]
     source = f"{model['source']} ({model['date']})"
     yield BasisNumber("model shape", model["name"], model["kind"], source)
 

@@ -50,7 +50,8 @@ def _short(entry: Mapping[str, Any]) -> list[Child | Shown]:
     entries.append(
         ("Loads tried", str(entry["loads_tested"]), "", f"{entry['replications']} runs each")
     )
-    return [element("p", said), tiles(entries)]
+    notes = [element("p", f"{entry['remark']}.", class_="note")] if entry.get("remark") else []
+    return [element("p", said), tiles(entries), *notes]
 
 
 def _figures(entry: Mapping[str, Any]) -> list[Shown]:

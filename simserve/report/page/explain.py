@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simserve.planning.sensitivity import TP
 from simserve.report.charts.bars import Swing, tornado
 from simserve.report.page.markup import Child, element, table
 from simserve.report.page.parts import Page, Section, Shown, ms, number
@@ -80,15 +81,18 @@ def _sensitivity(entry: Mapping[str, Any], name: str) -> list[Child | Shown]:
     ]
     if not swings:
         return []
+    moved = "a tenth less or more"
+    if any(one.name == TP for one in swings):
+        moved += ", and tp halved or doubled"
     return [
         Shown(
             name="sensitivity",
             figure=tornado(swings, base["value_ms"], f"{name}, ms"),
-            title=f"{name} if one input is a tenth less or more",
+            title=f"{name} if one input is {moved}",
             alt=_said(swings),
             caption=(
                 f"The line is the latency as it is, {number(base['value_ms'])} ms, mean of "
-                f"{entry['replications']} replications. Each bar moves one input by a tenth."
+                f"{entry['replications']} replications. Each bar moves one input: {moved}."
             ),
         )
     ]

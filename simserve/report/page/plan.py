@@ -68,7 +68,23 @@ def _short(entry: Mapping[str, Any]) -> list[Child | Shown]:
     if fresh is not None:
         said[1] += f" With fresh seeds, by which nothing was chosen, it does in {_kept(fresh)}."
     if entry["unconfirmed"]:
-        said.append(f"{count(len(entry['unconfirmed']), 'cheaper plan')} failed with fresh seeds.")
+        earlier = count(len(entry["unconfirmed"]), "plan")
+        said.append(f"{earlier} before it failed with fresh seeds.")
+    other = entry.get("alternative")  # not in answers of older versions
+    if other is not None:
+        said.append(
+            f"For the same price {other['name']} uses at most {other['most_used_of_a_limit']:.0%} "
+            f"of a limit, the answer {winner['most_used_of_a_limit']:.0%}; its weights or KV "
+            "values are coarser."
+        )
+    said += [
+        f"With {count(one['spares'], 'spare')} it costs ${one['usd_per_hour']:,.2f} an hour."
+        for one in winner.get("fleets", ())
+        if one["spares"]
+    ]
+    warning = winner.get("offers", {}).get("warning")
+    if warning is not None:
+        said.append(f"Warning: {warning}.")
     entries = [
         ("Price", f"${winner['usd_per_hour']:,.2f}", "an hour", winner["offer"]["name"]),
         ("GPUs", f"{winner['gpus']}", "", count(winner["replicas"], "replica")),
@@ -149,7 +165,10 @@ def _prices(entry: Mapping[str, Any]) -> list[Child | Shown]:
                 "that do not keep the SLO in every run are hollow."
             ),
         ),
-        _table(front, "Plans that no other beats in both"),
+        _table(
+            front if winner["name"] in {one["name"] for one in front} else [winner, *front],
+            "Plans that no other beats in price and TTFT, and the answer",
+        ),
     ]
 
 

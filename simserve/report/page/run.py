@@ -59,6 +59,8 @@ def _badges(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     badges = [(_VERDICT_LOOKS[name], name)]
     if slo is None:
         return [*badges, ("plain", "no SLO asked")]
+    if summary["verdict"]["growing"] and not slo["met"]:
+        return [*badges, ("bad", "SLO not shown to be met")]
     return [*badges, ("good", "SLO met") if slo["met"] else ("bad", "SLO missed")]
 
 
@@ -84,7 +86,7 @@ def _headline(summary: Mapping[str, Any]) -> Markup:
     seqs = f"busy {percent(steps['busy_frac'])}"
     entries.append(("Batch, mean", number(steps["mean_seqs"]), "sequences", seqs))
     waiting = f"{count(use['preemptions'], 'preemption')}"
-    entries.append(("Queue, longest", f"{steps['waiting_max']:,}", "requests", waiting))
+    entries.append(("Left by a step, most", f"{steps['waiting_max']:,}", "requests", waiting))
     return tiles(entries)
 
 
@@ -206,9 +208,9 @@ def _steady(state: SteadyState) -> list[Child]:
     ]
     window = state.runs[0].window
     left_out = (
-        f"The first {count(window.first, 'request')} ({window.warmup_s:.3g} s) are left out as "
-        f"warm-up, the last {count(window.drain_requests, 'request')} ({window.drain_s:.3g} s) as "
-        "drain."
+        f"The first {count(window.first, 'request')} ({number(window.warmup_s)} s) are left out as "
+        f"warm-up, the last {count(window.drain_requests, 'request')} ({number(window.drain_s)} s) "
+        "as drain."
     )
     reasons: dict[str, list[str]] = {}
     for metric, found in state.latencies.items():
@@ -245,7 +247,8 @@ def _over_time(result: Result) -> Section:
         title="KV cache, batch and queue over time",
         alt=(
             f"Four series over {end_s:,.0f} s: KV cache held (peak {percent(use.kv_peak_frac)}), "
-            f"running requests, waiting requests (at most {use.waiting_max:,}), tokens per step."
+            f"running requests, requests left unscheduled (at most {use.waiting_max:,}), "
+            "tokens per step."
         ),
         caption=(
             f"{count(steps, 'step')}{several} in {COLUMNS} columns: the band is from the lowest to "

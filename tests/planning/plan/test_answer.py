@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from functools import cache
+from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import given
@@ -22,9 +24,12 @@ from simserve.planning.plan.outcomes import outcome_of
 from simserve.planning.plan.people import at_peak
 from simserve.planning.plan.question import Runs, fresh_number
 from simserve.planning.plan.race import Plan, Probability
+from simserve.planning.plan.space import axes_for, candidates, label_of
 from simserve.planning.run_scenario import run
 from simserve.report.plan import nobody_can, plan_dict, plan_text
+from simserve.report.plan_answer import answer_rows
 from simserve.report.plan_deploy import compose_text, serve_lines
+from simserve.report.plan_tables import name_of, with_answer
 from tests.planning.plan.questions import VARY, planned, small_question, text_of
 
 
@@ -42,7 +47,7 @@ def winner() -> Plan:
 def test_no_cheaper_plan_keeps_the_slo() -> None:
     """Every plan that is cheaper was removed by a proof, or is run here and found wanting."""
     one, question = answer(), answer().question
-    cheaper = [plan for plan in one.screening.plans if plan.order < winner().order]
+    cheaper = [plan for plan in one.screening.plans if plan.rank < winner().rank]
     assert cheaper
     for plan in cheaper:
         assert plan.lost_at is not None
@@ -51,6 +56,120 @@ def test_no_cheaper_plan_keeps_the_slo() -> None:
             for number in range(question.replications)
         ]
         assert not one.race.keeps(outcomes)
+
+
+def test_no_equal_of_the_winner_leaves_more_room_that_matters() -> None:
+    one = answer()
+    equals = [plan for plan in one.screening.plans if plan.rank == winner().rank and plan.runs]
+    kept = [plan for plan in equals if one.race.keeps(plan.runs)]
+    assert winner() in kept
+    assert not any(one.race.has_more_room(plan, winner()) for plan in kept)
+
+
+def equals_that_use(*used: float) -> list[Plan]:
+    """Return plans of one price, numbered in order of preference, that use so much of a limit."""
+    first = winner().runs[0]
+    plans = []
+    for number, share in enumerate(used):
+        ms = {"ttft": {"p95": 500 * share}, "tpot": {"p95": 1.0}}
+        plan = Plan(
+            candidate=dataclasses.replace(winner().candidate, number=number),
+            replicas=winner().replicas,
+            price=winner().price,
+        )
+        plan.runs = [msgspec.structs.replace(first, latency_ms=ms)]
+        plans.append(plan)
+    return plans
+
+
+def test_of_equals_the_one_with_room_comes_first_and_small_differences_do_not_count() -> None:
+    plans = equals_that_use(0.75, 0.46, 0.38, 0.45)
+    order = [plan.candidate.number for plan in answer().race.by_room(plans)]
+    assert order == [1, 2, 3, 0]
+
+
+def test_an_equally_dear_plan_with_a_coarser_model_and_more_room_is_told() -> None:
+    one = answer()
+    assert one.alternative is None
+    tight, roomy = equals_that_use(0.9, 0.3)
+    told = dataclasses.replace(one, winner=tight, alternative=roomy)
+    words = " ".join("  ".join(text) for text in answer_rows(told, tight))
+    assert f"Instead  {name_of(roomy)}, for the same price" in words
+    assert "at most 30% of a limit, the answer 90%" in words
+
+
+def test_a_model_as_given_comes_before_a_coarser_one_and_eight_bits_before_four() -> None:
+    vary: dict[str, tuple[Any, ...]] = {"gpu": ("h100-sxm",), "tp": (1,)}
+    vary |= {"quantization": (None, "fp8", "awq")}
+    plan = PlanSpec(vary=vary | {"router": ("round-robin",)}, limits=({},))
+    question = small_question(plan=plan)
+    axes = axes_for(question.spec, plan, question.prices, question.terms)
+    found = candidates(axes, question.spec, question.origins)
+    by_label = {label_of(one): one.coarsening for one in found}
+    assert by_label == {
+        "bf16": (0, 0),
+        "bf16, kv fp8": (8, 1),
+        "fp8": (8, 1),
+        "fp8, kv fp8": (8, 2),
+        "awq": (12, 1),
+        "awq, kv fp8": (12, 2),
+    }
+
+
+def test_the_answer_stands_in_both_fronts_and_is_marked() -> None:
+    heads = ("Front of price and TTFT", "Front of GPUs and users")
+    lines = plan_text(answer()).splitlines()
+    for head in heads:
+        at = next(at for at, line in enumerate(lines) if line.startswith(head))
+        front = lines[at + 1 : at + 1 + lines[at + 1 :].index("")]
+        assert [line for line in front if line.startswith("* ")], front
+    assert with_answer([], winner()) == [winner()]
+    assert with_answer([winner()], winner()) == [winner()]
+
+
+def test_a_plan_is_named_as_a_run_names_it() -> None:
+    candidate = winner().candidate
+    two = dataclasses.replace(candidate, settings={**candidate.settings, "tp": 2})
+    one = Plan(candidate=two, replicas=1, price=winner().price)
+    assert name_of(one).startswith(f"2 × {candidate.gpu} (tp 2), ")
+    three = Plan(candidate=two, replicas=3, price=winner().price)
+    assert name_of(three).startswith(f"3 replicas of 2 × {candidate.gpu} (tp 2), ")
+
+
+def test_both_prices_are_said_with_and_without_spares() -> None:
+    found = plan_dict(answer())["winner"]
+    without, spare = found["fleets"]
+    assert (without["spares"], spare["spares"]) == (0, 1)
+    assert without["usd_per_hour"] == found["usd_per_hour"] < spare["usd_per_hour"]
+    ratio = spare["usd_per_hour"] / without["usd_per_hour"]
+    assert spare["usd_per_mtok"] == pytest.approx(without["usd_per_mtok"] * ratio)
+    words = " ".join(plan_text(answer()).split())
+    for one, said in ((without, "without a spare"), (spare, "with 1 spare")):
+        assert f"${one['usd_per_hour']:,.2f} an hour and ${one['usd_per_mtok']:.4g}" in words
+        assert said in words
+
+
+def test_what_the_winner_rests_on_is_counted() -> None:
+    found = plan_dict(answer())["winner"]
+    terms = {term.name: term.bytes for term in winner().deployment.kv.terms}
+    assert found["memory"]["kv_frac"] == terms["kv_blocks"] / sum(terms.values())
+    words = " ".join(plan_text(answer()).split())
+    assert found["assumed"] and f"{len(found['assumed'])} of its numbers" in words
+
+
+def test_little_room_for_kv_names_the_reserves_that_are_assumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "That is thin" not in plan_text(answer())
+    monkeypatch.setattr("simserve.report.plan_answer._THIN_KV_SHARE", 1.0)
+    words = " ".join(plan_text(answer()).split())
+    assert "That is thin: " in words and "activation_peak" in words.partition("That is thin")[2]
+
+
+def test_what_so_few_runs_cannot_show_is_said() -> None:
+    low = plan_dict(answer())["winner"]["probability_low"]
+    assert low < answer().question.probability
+    assert f"more than {low:.0%} is not shown by so few" in " ".join(plan_text(answer()).split())
 
 
 def test_fresh_seeds_confirm_the_winner() -> None:
@@ -78,7 +197,7 @@ def test_a_winner_that_fresh_seeds_do_not_confirm_is_passed_over() -> None:
         other = planned(small_question())
     assert [plan.order for plan in other.unconfirmed] == [first]
     assert other.winner is not None and other.winner.order > first
-    assert "did not confirm 1 cheaper" in " ".join(plan_text(other).split())
+    assert "did not confirm 1 before it" in " ".join(plan_text(other).split())
 
 
 def test_one_replica_less_does_not_keep_the_slo_as_surely() -> None:
