@@ -54,6 +54,9 @@ STAY_RATIO = 1.1
 INSIDE_LIMIT_FRAC = 0.1
 # There growth counts from so many standard deviations on, were nobody ever held up by others.
 CHANCE_DEVIATIONS = 3.0
+# A run of fewer requests than this, and of five stays or fewer, is a first look: its system filled
+# up, at any load. In a longer one so many in the system are themselves the finding.
+FILLING_FRAC, MOST_FILLING = 0.2, 500
 # A queue left at the last arrival counts if it takes this share of the window to clear ...
 CLEARING_LIMIT_FRAC = 0.05
 # ... and holds more than one or two requests caught between two steps.
@@ -121,6 +124,8 @@ def judge_times(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) 
     counts = _Counts.over_window(arrival_ps, scheduled_ps, finish_ps)
     if _trend(counts.waiting, counts.arrivals) >= T_LIMIT:
         return _overloaded(counts, "waiting")
+    if counts.filling:
+        return _without_overload(counts, arrival_ps, scheduled_ps)
     slower = _trend(counts.in_system, counts.arrivals)
     ratio = counts.in_system[-1] / max(counts.in_system[INTERVALS], 1.0)
     if slower >= T_DOUBT and ratio >= IN_SYSTEM_RATIO:
@@ -162,6 +167,12 @@ class _Counts:
         """Whether so many of all are in the system at the end that the run shows no steady one."""
         inside = self.in_system[-1]
         return bool(inside >= WAITING_LIMIT and inside > INSIDE_LIMIT_FRAC * self.arrivals[-1])
+
+    @property
+    def filling(self) -> bool:
+        """Whether the run is so short that its system only filled up, whatever the load."""
+        arrived = self.arrivals[-1]
+        return bool(arrived < MOST_FILLING and self.in_system[-1] > FILLING_FRAC * arrived)
 
     @property
     def outgrows_chance(self) -> bool:

@@ -112,10 +112,17 @@ def test_requests_that_never_wait_are_stable_however_long_they_take() -> None:
 
 
 def test_a_batch_that_is_still_filling_up_is_not_overloaded() -> None:
-    arrival = np.arange(0, 5, 0.1)
-    verdict = judge_times(*endless_servers(arrival, np.full(50, 8.0)))
+    arrival = np.arange(0, 60, 0.1)
+    verdict = judge_times(*endless_servers(arrival, np.full(600, 80.0)))
     assert (verdict.name, verdict.growing) == ("backlogged", True)
     assert "a longer run would tell" in verdict.reason
+
+
+def test_a_first_look_at_a_few_requests_is_too_short_and_no_growth() -> None:
+    arrival = np.arange(0, 5, 0.1)
+    verdict = judge_times(*endless_servers(arrival, np.full(50, 8.0)))
+    assert (verdict.name, verdict.growing) == ("backlogged", False)
+    assert "too short a run" in verdict.reason
 
 
 def test_a_rising_rate_that_is_served_is_stable() -> None:
