@@ -22,6 +22,7 @@ from simserve.inputs.prices import (
 )
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.sourced import Sourced
+from simserve.latency.roofline_trust import remark_on
 from simserve.planning.break_even import Swing
 from simserve.planning.capacity import Capacity, find_capacity
 from simserve.planning.cost_question import CostQuestion, OffersFor
@@ -161,6 +162,7 @@ def cost(
         swings=swings(apis[0], rule, rate, point, ranges) if apis else (),
         assumed=tuple(_assumed(scenario, question, rule, apis, point)),
         warnings=(
+            *filter(None, [_trust(scenario)]),
             *filter(None, [offers_for.dearer_than_on_demand(rule.offer)]),
             *filter(None, [thin_choice([one.usd_per_gpu_hour for one in offers])]),
             *_warnings(question, rule.offer, apis, point),
@@ -310,6 +312,11 @@ def _assumed(
     if apis and point.tokens.cached_tokens:
         names.append("cache hits at the API")
     return names
+
+
+def _trust(scenario: Scenario) -> str | None:
+    deployment = scenario.deployment
+    return remark_on(deployment.latency, deployment.model.described())
 
 
 def _warnings(

@@ -88,6 +88,9 @@ def explain(
     median_s = latency_s(shown.metrics, question.metric, 50)
     if value_s is None or median_s is None:
         raise InputError("--metric", None, question.metric, "one that some finished request has")
+    remark = shown.facts.remark()
+    if remark is not None:
+        notes.append(remark)
     now_s = latency_s(fresh.metrics, question.metric, question.percentile)
     if now_s is not None and now_s != value_s:
         notes.append(

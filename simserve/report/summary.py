@@ -15,30 +15,12 @@ PERCENTILES = (50, 90, 95, 99)
 
 def run_summary(result: Result) -> dict[str, Any]:
     """Return the summary; latencies in ms, a metric without a sample is left out."""
-    facts, metrics, use = result.facts, result.metrics, result.engine_use
+    metrics, use = result.metrics, result.engine_use
     samples = {name: metrics.sample(name).statistics_ms(PERCENTILES) for name in LATENCY_METRICS}
     return {
-        "scenario": {
-            "name": facts.name,
-            "model": facts.model,
-            "stored": stored_of_run(facts),
-            "gpu": facts.gpu,
-            "tp": facts.tp,
-            "replicas": facts.replicas,
-            "engine": facts.engine,
-            "scheduler": facts.scheduler,
-            "async_scheduling": facts.async_scheduling,
-            "router": facts.router,
-            "latency": facts.latency,
-            "seed": facts.seed,
-            "digest": facts.digest,
-            "limits": facts.limits,
-            "assumed_numbers": facts.assumed_numbers,
-            "remark": facts.remark(),
-            "priced_from": result.record.meta.priced_from,
-        },
+        "scenario": _scenario(result),
         "traffic": {
-            "description": facts.traffic,
+            "description": result.facts.traffic,
             "notes": list(result.record.meta.notes),
             "requests": metrics.num_prompts,
             "completed": metrics.completed,
@@ -79,6 +61,29 @@ def run_summary(result: Result) -> dict[str, Any]:
             "waiting_max": use.waiting_max,
         },
         "slo": _slo(result.slo_report),
+    }
+
+
+def _scenario(result: Result) -> dict[str, Any]:
+    facts = result.facts
+    return {
+        "name": facts.name,
+        "model": facts.model,
+        "stored": stored_of_run(facts),
+        "gpu": facts.gpu,
+        "tp": facts.tp,
+        "replicas": facts.replicas,
+        "engine": facts.engine,
+        "scheduler": facts.scheduler,
+        "async_scheduling": facts.async_scheduling,
+        "router": facts.router,
+        "latency": facts.latency,
+        "seed": facts.seed,
+        "digest": facts.digest,
+        "limits": facts.limits,
+        "assumed_numbers": facts.assumed_numbers,
+        "remark": facts.remark(),
+        "priced_from": result.record.meta.priced_from,
     }
 
 

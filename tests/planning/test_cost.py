@@ -252,3 +252,11 @@ def test_spot_that_is_dearer_than_on_demand_is_remarked(small: Path) -> None:
     assert [one for one in dear if one.startswith("spot costs more than on-demand here: gcp/")]
     for question in ({"terms": "on-demand"}, {"terms": "reserved-3y"}, {"gpu_usd_per_hour": 99.0}):
         assert not any("costs more" in one for one in asked(small, **question).warnings)
+
+
+def test_a_bill_that_rests_on_the_roofline_of_experts_says_how_far_that_was_off() -> None:
+    question = CostQuestion(today=dt.date(2026, 11, 20), capacity_per_s=1.0)
+    settings = ["workload.num_requests=40", "max_model_len=16k"]
+    for model, said in (("qwen3-30b-a3b", True), ("llama-3.1-8b", False)):
+        report = cost(load_scenario(model=model, settings=settings), question, load_prices())
+        assert any("mixture-of-experts" in one for one in report.warnings) == said

@@ -82,12 +82,8 @@ def make_plan(
     question.check()
     scenario = at_peak(question.scenario, question.plan.audience)
     question = dataclasses.replace(question, scenario=scenario)
-    spec = question.spec
-    context = spec.max_model_len
-    if context is None:
-        longest = scenario.deployment.model.max_position_embeddings
-        context = context_needed(scenario, longest)
-        spec = spec.model_copy(update={"max_model_len": context})
+    context = _context(question)
+    spec = question.spec.model_copy(update={"max_model_len": context})
     axes = axes_for(
         spec,
         question.plan,
@@ -132,6 +128,14 @@ def make_plan(
     )
     store.write_table([race.outcomes[key] for key in sorted(race.outcomes)])
     return answer
+
+
+def _context(question: Question) -> int:
+    """Return the longest context that is asked for, or else needed."""
+    if question.spec.max_model_len is not None:
+        return question.spec.max_model_len
+    longest = question.scenario.deployment.model.max_position_embeddings
+    return context_needed(question.scenario, longest)
 
 
 def _winner(

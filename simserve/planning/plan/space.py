@@ -195,7 +195,6 @@ def _identity(deployment: Deployment) -> object:
 def _resolved(number: int, settings: Settings, spec: DeploymentSpec, origins: Origins) -> Candidate:
     try:
         deployment = _resolve(settings, spec, origins)
-        _refuse_unlinked(deployment)
     except DoesNotFitError as error:
         return _without(number, settings, "memory", error)
     except InputError as error:
@@ -211,12 +210,6 @@ def _without(number: int, settings: Settings, fate: Fate, error: InputError) -> 
     return Candidate(
         number=number, settings=settings, deployment=None, fate=fate, reason=str(error)
     )
-
-
-def _refuse_unlinked(deployment: Deployment) -> None:
-    if deployment.tp > 1 and not deployment.gpu.link_bytes_per_s:
-        allowed = "1: its profile has no link between devices"
-        raise InputError(deployment.gpu.name, "tp", deployment.tp, allowed)
 
 
 def _refuse_wrong(axes: Axes, spec: DeploymentSpec, origins: Origins) -> None:

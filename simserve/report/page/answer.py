@@ -57,6 +57,7 @@ def _ends(entry: Answer) -> Iterator[Section]:
         body: list[Child | Shown] = [element("p", "What was asked:"), code(command)]
         if resolved is not None:
             body += [*scenario_file(resolved, "the winner"), code("simserve run scenario.yaml")]
-    else:
-        body = [*scenario_file(resolved, "the answer's"), code(command)] if resolved else []
-    yield Section("Run it again", body)
+        yield Section("Run it again", body)
+    elif resolved is not None:
+        body = [*scenario_file(resolved, "the answer's"), code(command)]
+        yield Section("Run it again", body)

@@ -179,18 +179,22 @@ def _points(plans: Sequence[Plan], *, by_price: bool = False) -> tuple[Point, ..
     for one in plans:
         ttft = one["latency_ms"].get("ttft_p95")
         if ttft is not None:
-            half = ttft["half_width"]
-            found.append(
-                Point(
-                    x=one["usd_per_hour"],
-                    y=ttft["value"],
-                    low=None if half is None else max(ttft["value"] - half, 0.0),
-                    high=None if half is None else ttft["value"] + half,
-                    sound=one["kept"] == one["runs"],
-                    note=f"{one['name']}: SLO kept in {_kept(one)}",
-                )
-            )
+            note = f"{one['name']}: SLO kept in {_kept(one)}"
+            found.append(_point(one, one["usd_per_hour"], ttft, note))
     return tuple(found)
+
+
+def _point(one: Plan, x: float, found: Mapping[str, Any], note: str) -> Point:
+    """Return a latency with its interval, hollow where not every run keeps the SLO."""
+    value, half = found["value"], found["half_width"]
+    return Point(
+        x=x,
+        y=value,
+        low=None if half is None else max(value - half, 0.0),
+        high=None if half is None else value + half,
+        sound=one["kept"] == one["runs"],
+        note=note,
+    )
 
 
 def _speeds(entry: Mapping[str, Any]) -> list[Child | Shown]:
@@ -297,17 +301,8 @@ def _panel(crowds: Sequence[Plan], name: str, title: str, slo: str) -> Panel:
     for one in crowds:
         found = one["latency_ms"].get(name)
         if found is not None:
-            half = found["half_width"]
-            points.setdefault(one["plan"], []).append(
-                Point(
-                    x=one["users"],
-                    y=found["value"],
-                    low=None if half is None else max(found["value"] - half, 0.0),
-                    high=None if half is None else found["value"] + half,
-                    sound=one["kept"] == one["runs"],
-                    note=f"{one['users']:,} users, {one['plan']}: {_latency(one, name)} ms",
-                )
-            )
+            note = f"{one['users']:,} users, {one['plan']}: {_latency(one, name)} ms"
+            points.setdefault(one["plan"], []).append(_point(one, one["users"], found, note))
     asked = dict(word.partition(":")[::2] for word in slo.split()).get(name)
     return Panel(
         title=title,

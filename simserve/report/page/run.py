@@ -94,10 +94,9 @@ def _slo(result: Result, summary: Mapping[str, Any]) -> list[Section]:
     slo = summary["slo"]
     if slo is None:
         return []
-    sound = summary["verdict"]["operating_point"]
-    rows = [_objective("all others", one, sound) for one in slo["objectives"]]
+    rows = [_objective("all others", one, summary["verdict"]) for one in slo["objectives"]]
     rows += [
-        _objective(group["name"], one, sound)
+        _objective(group["name"], one, summary["verdict"])
         for group in slo["classes"]
         for one in group["objectives"]
     ]
@@ -119,13 +118,17 @@ def _slo(result: Result, summary: Mapping[str, Any]) -> list[Section]:
     return [Section("Service-level objectives", [*body, *_how_sure(result)])]
 
 
-def _objective(who: str, one: Mapping[str, Any], sound: bool) -> tuple[Child, ...]:
+def _objective(who: str, one: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[Child, ...]:
     if one["attained_frac"] is not None:
         came = f"{percent(one['attained_frac'])} of requests"
     else:
         came = f"{ms(one['value_ms'])} ms"
-    word = ("met" if one["met"] else "missed") if sound else "no operating point"
-    return one["name"], f"{one['limit_ms']:g} ms", came, _badge(word, one["met"] and sound), who
+    met, word = one["met"], "met" if one["met"] else "missed"
+    if not verdict["operating_point"]:
+        met, word = False, "no operating point"
+    elif verdict["growing"] and met:
+        met, word = False, "met so far"
+    return one["name"], f"{one['limit_ms']:g} ms", came, _badge(word, met), who
 
 
 def _badge(word: str, good: bool) -> Markup:
