@@ -3,8 +3,8 @@
 PYTHON ?= python3
 NEEDS = simserve needs Python 3.11 or newer; try: make $@ PYTHON=python3.12
 
-.PHONY: demo test test-all lint site bench clean
+.PHONY: demo test test-all lint site bench compiled bench-compiled clean
 
-demo test test-all lint site bench clean:
+demo test test-all lint site bench compiled bench-compiled clean:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "$(NEEDS)")'
 	@$(PYTHON) scripts/dev.py $@

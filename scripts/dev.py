@@ -12,22 +12,26 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+BIN = VENV / SCRIPTS
 PYTHON = BIN / "python"
+COMPILED_VENV = ROOT / ".venv-compiled"
+COMPILED_PYTHON = COMPILED_VENV / SCRIPTS / "python"
 TEST_PROCESSES = "2"
 TORCH, TRITON = "torch==2.13.0", "triton==3.6.0"
 """What the tests of ``calibrate`` were written with; no GPU is needed."""
 
 
-def run(*command: str | Path) -> None:
+def run(*command: str | Path, cwd: Path = ROOT) -> None:
     """Run ``command`` in the checkout; end with its exit status if it fails."""
-    status = subprocess.run([str(part) for part in command], cwd=ROOT, check=False).returncode
+    status = subprocess.run([str(part) for part in command], cwd=cwd, check=False).returncode
     if status:
         sys.exit(status)
 
@@ -142,9 +146,33 @@ def bench() -> None:
     run(PYTHON, "-m", "benchmarks")
 
 
+def compiled() -> None:
+    """Install simserve with its loop compiled to C into an environment of its own.
+
+    It is built from a source archive, elsewhere: an extension module beside its source would
+    hide what is edited there.
+    """
+    ensure_venv("dev")
+    venv.create(COMPILED_VENV, clear=True, with_pip=False)
+    os.environ["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        run(PYTHON, "-m", "hatchling", "build", "-t", "sdist", "-d", folder)
+        (archive,) = Path(folder).iterdir()
+        print(f"compiling into {COMPILED_VENV.name}", flush=True)
+        run(PYTHON, "-m", "pip", "--python", COMPILED_PYTHON, "install", "--quiet", archive)
+
+
+def bench_compiled() -> None:
+    """Print the table of benchmarks for the compiled loop."""
+    compiled()
+    with tempfile.TemporaryDirectory() as folder:  # where no checkout's simserve is in front
+        (Path(folder) / "benchmarks").symlink_to(ROOT / "benchmarks")
+        run(COMPILED_PYTHON, "-m", "benchmarks", cwd=Path(folder))
+
+
 def clean() -> None:
     """Remove what the tasks made: the environment, caches and builds."""
-    made = [".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"]
+    made = [".venv", ".venv-compiled", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"]
     made += [".import_linter_cache", "build", "dist", "htmlcov", "site"]
     for name in made:
         shutil.rmtree(ROOT / name, ignore_errors=True)
@@ -159,6 +187,8 @@ TASKS: dict[str, Callable[[], None]] = {
     "lint": lint,
     "site": site,
     "bench": bench,
+    "compiled": compiled,
+    "bench-compiled": bench_compiled,
     "clean": clean,
 }
 

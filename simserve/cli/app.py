@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -64,7 +65,9 @@ app.command("validate")(validate)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"simserve {__version__}")
+        loop = find_spec("simserve.engine.replica")
+        compiled = loop is not None and loop.origin is not None and not loop.origin.endswith(".py")
+        typer.echo(f"simserve {__version__}{' (compiled)' if compiled else ''}")
         raise typer.Exit
 
 

@@ -53,9 +53,6 @@ class CohortRequest(BlockTable):
         # Blocks of generated tokens may be published late if nobody can look for them.
         self.unseen_output = stream.private_output or not caching
 
-    def __lt__(self, other: CohortRequest) -> bool:
-        return self.view[3:] < other.view[3:]  # priority, arrival, id
-
 
 class DecodeCohort:
     """The decoding requests of one replica; see the module."""

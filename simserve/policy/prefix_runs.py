@@ -51,7 +51,7 @@ class Copy:
     __slots__ = ("before", "edge", "newer", "older", "users")
 
     before: Copy  # set by a split
-    older: Copy  # both set while unused
+    older: Copy  # both set while unused; a used copy's say nothing
     newer: Copy
 
     def __init__(self, edge: Edge, users: int) -> None:
@@ -263,4 +263,4 @@ class RunPool:
     def _unlink(self, copy: Copy) -> None:
         older, newer = copy.older, copy.newer
         older.newer, newer.older = newer, older
-        del copy.older, copy.newer  # an old link would keep dropped copies alive
+        copy.older = copy.newer = self._unused  # an old link would keep dropped copies alive

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-Request = TypeVar("Request", bound="SupportsLessThan")
+from simserve.policy.scheduler import RequestView
+
+Request = TypeVar("Request", bound="HasView")
 
 
-class SupportsLessThan(Protocol):
-    """Anything that has an order."""
+class HasView(Protocol):
+    """Whatever a scheduler remembers of a request."""
 
-    def __lt__(self, other: Any, /) -> bool: ...
+    view: RequestView
 
 
 class FcfsQueue(deque[Request], Generic[Request]):
@@ -27,17 +29,22 @@ class FcfsQueue(deque[Request], Generic[Request]):
 
 
 class PriorityQueue(list[Request], Generic[Request]):
-    """In the order of the requests' ``<``; ``queue[0]`` is the head."""
+    """By priority, then arrival, then id; ``queue[0]`` is the head."""
 
     def append(self, request: Request) -> None:
         """Add a request at its place, behind its equals."""
-        insort(self, request)
+        insort(self, request, key=rank)
 
     put_back = append
 
     def take(self) -> Request:
         """Remove and return the head."""
         return self.pop(0)
+
+
+def rank(request: HasView) -> tuple[int, int, str]:
+    """Return a sort key: who is smaller comes first."""
+    return request.view[3:]
 
 
 WaitingQueue = FcfsQueue[Request] | PriorityQueue[Request]

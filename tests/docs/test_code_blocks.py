@@ -30,6 +30,8 @@ NOT_RUN_HERE = {
     r"simserve --install-completion": "writes into the home directory; tests/cli/test_completion",
     r"python3 scripts/verify_live\.py .*": "downloads vLLM",
     r"python3 -m venv /tmp/vllm-venv.*": "downloads vLLM",
+    r"python3\.11 -m venv \.\./vidur.*": "downloads Vidur",
+    r"\.venv-compiled/bin/simserve run": "a minute of compiling; tests/packaging/test_compiled",
     r"pip install .*": "downloads packages",
     r"simserve verify (--live|--record) .*": "needs a vLLM; tests/parity/test_live_vllm.py",
     r"simserve verify .*small\.case\.json": "a case that a vLLM recorded; tests/cli/test_verify.py",
