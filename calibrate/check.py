@@ -20,13 +20,14 @@ from calibrate.kernels.trials import Trial, attention_trials, latent_trials
 from calibrate.kernels.trials_dense import experts_trials, gemm_trials
 from calibrate.kernels.trials_small import pointwise_trials
 
-# A table's kernels, and how to try one: a function of the kernel and the device.
+# A table's kernels, and how to try one: a function of the kernel and the device. What every
+# model needs comes first: a check may be stopped.
 FAMILIES: Final[dict[str, tuple[dict[str, Any], Any]]] = {
-    "attention": (registry.ATTENTION, attention_trials),
-    "mla": (registry.MLA, latent_trials),
     "gemm": (registry.GEMM, gemm_trials),
-    "moe": (registry.MOE, experts_trials),
     "ops": (registry.OPS, pointwise_trials),
+    "attention": (registry.ATTENTION, attention_trials),
+    "moe": (registry.MOE, experts_trials),
+    "mla": (registry.MLA, latent_trials),
 }
 NOTE_CHARACTERS: Final = 300
 COLUMNS: Final = 80
@@ -74,12 +75,11 @@ def choose(device: torch.device, names: Collection[str]) -> tuple[list[str], lis
     labels, rows = list[str](), list[CheckRow]()
     asked, found = set(names), set[str]()
     for family, (table, _) in FAMILIES.items():
-        for listed in registry.survey(table, device):
+        # One that is not asked for is not even loaded.
+        wanted = [name for name in table if not asked or asked & {family, name, f"{family}/{name}"}]
+        for listed in registry.survey({name: table[name] for name in wanted}, device):
             label = f"{family}/{listed.name}"
-            matches = asked & {family, listed.name, label}
-            if asked and not matches:
-                continue
-            found |= matches
+            found |= asked & {family, listed.name, label}
             if listed.kernel is not None:
                 labels.append(label)
             elif asked & {listed.name, label}:

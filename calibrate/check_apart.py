@@ -15,13 +15,14 @@ from typing import Any, Final
 import torch
 
 from calibrate.check import CheckRow, KernelTrials, alive, choose, not_run
-from calibrate.measure.client import Worker, WorkerGoneError
+from calibrate.measure.client import Worker, WorkerGoneError, WorkerHungError
 from simserve.errors import InputError
 
-# A case compiles and launches one kernel, twice; on a CPU the reference takes its time.
-_CASE_S: Final[Mapping[str, float]] = {"cuda": 60.0, "cpu": 600.0}
+# A case compiles and launches one kernel, twice, in seconds; on a CPU the reference takes its time.
+_CASE_S: Final[Mapping[str, float]] = {"cuda": 30.0, "cpu": 600.0}
 _START_S: Final = 300.0
-# A kernel that ended so many processes is not asked for another case.
+# A kernel that ended so many processes is not asked for another case; one hang is enough, as it
+# takes the time of a whole family.
 _MOST_LOST: Final = 2
 
 
@@ -61,38 +62,47 @@ def check_apart(
     names: Sequence[str] = (),
     tell: Callable[[CheckRow], None] = lambda _: None,
     bench: str = f"{__name__}:open_checker",
+    left: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> list[CheckRow]:
     """Return the rows of ``run_checks``, each told as it comes.
 
-    Raises:
-        InputError: if no process can be started at all.
+    Where it is interrupted, ``left`` is told which kernels were not checked to their end. Where no
+    process can be started, a failed row says so.
     """
     rows: list[CheckRow] = []
     with tempfile.TemporaryDirectory() as folder:
         config = {"device": device, "seed": seed, "names": list(names)}
         worker = Worker(bench, config, Path(folder, "log"), _START_S)
         try:
-            for row in _rows(worker, Path(folder, "log"), _CASE_S[device]):
+            for row in _rows(worker, Path(folder, "log"), _CASE_S[device], done := set[str]()):
                 rows.append(row)
                 tell(row)
+        except KeyboardInterrupt:
+            left([label for label in worker.facts.get("labels", ()) if label not in done])
+            raise
         finally:
             worker.stop()
     return rows
 
 
-def _rows(worker: Worker, log: Path, limit_s: float) -> Iterator[CheckRow]:
-    facts = worker.start()
+def _rows(worker: Worker, log: Path, limit_s: float, done: set[str]) -> Iterator[CheckRow]:
+    """Yield the rows of one kernel after the other; those whose cases are over are ``done``."""
+    try:
+        facts = worker.start()
+    except InputError as error:  # a library may end the process that loads it
+        yield not_run("every kernel", f"no process starts: {error}; {_last_words(log)}")
+        return
     yield from (CheckRow(**row) for row in facts["rows"])
     for label in facts["labels"]:
         lost = 0
         for number in itertools.count():
             if lost >= _MOST_LOST:
-                yield not_run(label, f"given up: it ended {lost} processes", "other cases")
+                yield not_run(label, "given up: it hung, or crashed twice", "other cases")
                 break
             try:
                 answer = worker.ask({"kernel": label, "case": number}, limit_s)
             except WorkerGoneError as error:
-                lost += 1
+                lost += _MOST_LOST if isinstance(error, WorkerHungError) else 1
                 yield not_run(label, f"{error}; {_last_words(log)}", f"case {number}")
                 continue
             except InputError as error:
@@ -104,6 +114,7 @@ def _rows(worker: Worker, log: Path, limit_s: float) -> Iterator[CheckRow]:
             elif answer["rows"] is None:
                 break
             yield from (CheckRow(**row) for row in answer.get("rows", ()))
+        done.add(label)
 
 
 def _last_words(log: Path) -> str:

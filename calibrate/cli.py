@@ -92,6 +92,9 @@ def run(
     limit_s: Limit = None,
     resume: Resume = None,
     retry: Retry = False,
+    any_gpu: Annotated[
+        bool, typer.Option("--any-gpu", help="Go on with what another GPU like this began.")
+    ] = False,
     gpu: GpuName = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points and seconds; measure nothing.")
@@ -134,6 +137,7 @@ def run(
             limit_s=limit_s,
             retry=retry,
             fresh=None if resume is None else not resume,
+            any_gpu=any_gpu,
         ),
         gpu,
     )
@@ -185,7 +189,13 @@ def check(
     from calibrate.check_apart import check_apart
 
     typer.echo(HEADER)
-    rows = check_apart(_device(device), seed, kernels or (), lambda row: typer.echo(row_text(row)))
+    rows = check_apart(
+        _device(device),
+        seed,
+        kernels or (),
+        lambda row: typer.echo(row_text(row)),
+        left=lambda labels: typer.echo(f"interrupted; not checked: {' '.join(labels)}"),
+    )
     typer.echo(tally(rows))
     if not all(row.passed for row in rows):
         raise typer.Exit(ANSWER_IS_NO)

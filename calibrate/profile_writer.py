@@ -128,6 +128,10 @@ def missing(results: Results, tables: Mapping[str, list[Any]]) -> list[str]:
         for asked in [results.session["asked"]]
         if len(results.sessions) == 1 and asked["blocks"] + asked["models"]
     ]
+    gpus = {one["facts"]["device"]["uuid_hash"] for one in results.sessions}
+    if len(gpus) > 1:
+        name = results.device["name"]
+        found.append(f"rows of a single GPU: they are of {len(gpus)}, each {name}")
     found += [f"{name}.csv: no row" for name in KEYS if not tables[name] and name != "comm"]
     found.append("comm.csv: collectives need several GPUs, one was measured")
     if tables["moe"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -82,10 +82,18 @@ class Listed(Generic[K]):
     missing: str | None
 
 
-def survey(table: Mapping[str, Entry[K]], device: torch.device) -> Iterator[Listed[K]]:
-    """Yield every kernel of a table that is meant for a device, present or missing."""
+def survey(
+    table: Mapping[str, Entry[K]], device: torch.device, without: Collection[str] = ()
+) -> Iterator[Listed[K]]:
+    """Yield every kernel of a table that is meant for a device, present or missing.
+
+    Those ``without`` are missing: nothing of theirs is loaded, which alone may end a process.
+    """
     for name, entry in table.items():
         if device.type not in entry.devices:
+            continue
+        if name in without:
+            yield Listed(name, None, "left out")
             continue
         try:
             kernel = entry()

@@ -38,11 +38,12 @@ _SAVE_EVERY_S: Final = 60.0  # what is there is packed so often while the work g
 
 _CLOSING_S: Final = 20.0  # for what a measurement writes after its last point
 
-# {work} is the folder of results, {limit_s} the seconds that are left for measuring.
+# {work} is the folder of results, {limit_s} the seconds that are left for measuring. A GPU is
+# asked for by name: without one a task ends, instead of taking the processor.
 TASKS: Final[dict[str, tuple[str, ...]]] = {
-    "check": ("calibrate", "check"),
+    "check": ("calibrate", "check", "--device", "cuda"),
     "run": ("calibrate", "run", "--out", "{work}/run", "--limit-s", "{limit_s}"),
-    "memory": ("calibrate", "memory", "--out", "{work}/memory"),
+    "memory": ("calibrate", "memory", "--device", "cuda", "--out", "{work}/memory"),
     "validate": ("calibrate", "validate", "--out", "{work}/validate", "--limit-s", "{limit_s}"),
 }
 # What an earlier run left: a validation takes it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,8 +37,10 @@ _COLLECT_EVERY = 50
 class TorchBench:
     """One device, one clock; ``measure`` answers one point after the other."""
 
-    def __init__(self, device: str, protocol: Protocol, seed: int) -> None:
-        self._device = torch.device(device)
+    def __init__(
+        self, device: str, protocol: Protocol, seed: int, without: Collection[str] = ()
+    ) -> None:
+        self._device, self._without = torch.device(device), without
         self._clock: Clock
         if self._device.type == "cuda":
             cache = float(torch.cuda.get_device_properties(0).L2_cache_size)
@@ -59,7 +61,7 @@ class TorchBench:
         return {
             "device": device_facts(self._device),
             "software": software_facts(self._device),
-            "kernels": kernel_names(self._device),
+            "kernels": kernel_names(self._device, self._without),
         }
 
     def measure(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +129,8 @@ class TorchBench:
 
 def open_bench(config: Mapping[str, Any]) -> TorchBench:
     """Return the bench that a worker's configuration describes; from now on it collects garbage."""
-    bench = TorchBench(config["device"], Protocol(**config["protocol"]), int(config["seed"]))
+    protocol = Protocol(**config["protocol"])
+    bench = TorchBench(config["device"], protocol, int(config["seed"]), config["without"])
     gc.disable()  # a collection in the middle of a replay is a spike
     gc.freeze()
     return bench

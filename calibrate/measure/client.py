@@ -30,6 +30,10 @@ class WorkerGoneError(Exception):
     """The worker crashed or hung while it measured a point; it is not running any more."""
 
 
+class WorkerHungError(WorkerGoneError):
+    """The worker did not answer in time, and was ended."""
+
+
 class Worker:
     """A worker process that is started when it is first needed."""
 
@@ -119,7 +123,7 @@ class Worker:
         while b"\n" not in self._unread:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not select.select([source], [], [], left_s)[0]:
-                raise WorkerGoneError(self._end(f"hung: no answer within {limit_s:g} s"))
+                raise WorkerHungError(self._end(f"hung: no answer within {limit_s:g} s"))
             chunk = os.read(source, 1 << 16)
             if not chunk:
                 raise WorkerGoneError(self._end("crashed"))

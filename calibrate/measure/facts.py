@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,18 @@ def software_facts(device: torch.device) -> dict[str, Any]:
     return facts
 
 
-def kernel_names(device: torch.device) -> dict[str, dict[str, str]]:
-    """Return, by kind, every kernel of the device: nothing if it is there, else what it lacks."""
-    kinds = ("ATTENTION", "MLA", "GEMM", "MOE", "OPS")
-    return {
-        kind: {
-            one.name: one.missing or "" for one in registry.survey(getattr(registry, kind), device)
-        }
-        for kind in kinds
-    }
+def kernel_names(device: torch.device, without: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """Return, by kind, every kernel of the device: nothing if it is there, else what it lacks.
+
+    ``without`` names kernels as family/name that are left out.
+    """
+    found = {}
+    for kind in ("ATTENTION", "MLA", "GEMM", "MOE", "OPS"):
+        table = getattr(registry, kind)
+        left_out = [name for name in table if f"{kind.lower()}/{name}" in without]
+        listed = registry.survey(table, device, left_out)
+        found[kind] = {one.name: one.missing or "" for one in listed}
+    return found
 
 
 def _libraries() -> list[dict[str, str]]:

@@ -38,6 +38,7 @@ class Wanted:
     limit_s: float | None = None
     retry: bool = False
     fresh: bool | None = None  # True: there must be no journal; False: there must be one
+    any_gpu: bool = False  # a journal of another GPU of the same name is continued
     bench: str = BENCH
 
 
@@ -65,18 +66,23 @@ def run_plan(
     plan = make_plan(wanted.plan, blocks=wanted.blocks, models=wanted.models)
     _check_folder(wanted)
     wanted.out.mkdir(parents=True, exist_ok=True)
-    config = {"device": plan.device, "protocol": asdict(plan.protocol), "seed": plan.seed}
+    config = {
+        "device": plan.device,
+        "protocol": asdict(plan.protocol),
+        "seed": plan.seed,
+        "without": wanted.without,
+    }
     worker = Worker(wanted.bench, config, wanted.out / LOG, plan.protocol.start_limit_s)
     sampler: Sampler | None = None
     journal: Journal | None = None
     try:
         facts = worker.start()
-        _leave_out(wanted.without, facts["kernels"])
+        _check_known(wanted.without, facts["kernels"])
         chosen = _kernels(wanted, facts["kernels"])
         plan = make_plan(wanted.plan, blocks=wanted.blocks, models=wanted.models, **chosen)
         journal = Journal(wanted.out, plan.session)
         device = facts["device"]
-        _refuse_other_machine(journal, facts)
+        _refuse_other_machine(journal, facts, wanted.any_gpu)
         if device["type"] == "cuda":
             sampler = Sampler(device["uuid"])
         asked = {"blocks": wanted.blocks, "models": wanted.models, **chosen}
@@ -112,18 +118,16 @@ def _check_folder(wanted: Wanted) -> None:
         raise InputError("--resume", None, str(wanted.out), "the --out folder of an earlier run")
 
 
-def _leave_out(without: Collection[str], kernels: Mapping[str, dict[str, str]]) -> None:
-    """Take kernels for missing.
+def _check_known(without: Collection[str], kernels: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse to leave out a kernel that is nobody's.
 
     Raises:
-        InputError: for one that is nobody's.
+        InputError: naming the nearest.
     """
     known = [f"{kind.lower()}/{name}" for kind, names in kernels.items() for name in names]
     for label in without:
         if label not in known:
             raise unknown_name("--without", "", label, known)
-        family, name = label.split("/")
-        kernels[family.upper()][name] = "left out"
 
 
 def _kernels(wanted: Wanted, kernels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -149,17 +153,23 @@ def _kernels(wanted: Wanted, kernels: Mapping[str, Mapping[str, str]]) -> dict[s
     }
 
 
-def _refuse_other_machine(journal: Journal, facts: Mapping[str, Any]) -> None:
-    """Refuse to go on with a journal of another device, or of another torch."""
-    mine = {"device": facts["device"]["uuid_hash"], "torch": facts["software"]["torch"]}
+def _refuse_other_machine(journal: Journal, facts: Mapping[str, Any], any_gpu: bool) -> None:
+    """Refuse to go on with a journal of another device, or of another torch.
+
+    With ``any_gpu`` of a device of another name: which one it is hardly matters then.
+    """
+    which = "name" if any_gpu else "uuid_hash"
+    mine = {"device": facts["device"][which], "torch": facts["software"]["torch"]}
     for entry in journal.entries:
         if entry["kind"] != SESSION:
             continue
         there = entry["facts"]
-        theirs = {"device": there["device"]["uuid_hash"], "torch": there["software"]["torch"]}
+        theirs = {"device": there["device"][which], "torch": there["software"]["torch"]}
         for what, got in mine.items():
             if got != theirs[what]:
                 allowed = f"{theirs[what]}, as in this journal, or another --out"
+                if what == "device" and not any_gpu:
+                    allowed += "; --any-gpu goes on with another of the same name"
                 raise InputError(str(journal.path), what, got, allowed)
 
 

@@ -35,10 +35,27 @@ def test_a_crash_is_a_failed_case_that_says_where_and_the_next_case_goes_on(
     assert len(own) > 8
 
 
-def test_a_kernel_that_hangs_twice_is_given_up(rows: list[CheckRow]) -> None:
+def test_a_kernel_that_hangs_is_given_up_at_once(rows: list[CheckRow]) -> None:
+    """Each case of it would take the time in which a family of others is checked."""
     own = [row for row in rows if row.kernel == "attention/Hangs"]
-    assert [row.note.split(":")[0] for row in own] == ["hung", "hung", "given up"]
+    assert [row.note.split(":")[0] for row in own] == ["hung", "given up"]
     assert not any(row.passed for row in own)
+
+
+def test_who_interrupts_a_check_is_told_what_was_not_checked() -> None:
+    told: list[CheckRow] = []
+    left: list[str] = []
+
+    def interrupt(row: CheckRow) -> None:
+        told.append(row)
+        if row.kernel == "attention/TorchAttention":
+            raise KeyboardInterrupt
+
+    first, second = "attention/CrashesOnPrefill", "attention/TorchAttention"
+    with pytest.raises(KeyboardInterrupt):
+        apart.check_apart("cpu", 5, [first, second], interrupt, BAD, left.extend)
+    assert {row.kernel for row in told} == {first, second}
+    assert left == [second]
 
 
 def test_a_kernel_after_those_has_the_errors_that_it_has_in_one_process(

@@ -48,3 +48,11 @@ def test_a_module_that_is_not_there_is_a_missing_kernel_with_a_reason() -> None:
     (listed,) = survey({"absent": absent}, CPU)
     assert listed.kernel is None
     assert "no_such_module" in str(listed.missing)
+
+
+def test_a_kernel_that_is_left_out_is_not_even_loaded() -> None:
+    table: dict[str, Entry[Any]] = {"gone": Entry("no_such_module", "Nothing", registry.CPU)}
+    (listed,) = survey(table, CPU, ["gone"])
+    assert (listed.kernel, listed.missing) == (None, "left out")
+    (listed,) = survey(table, CPU)
+    assert "no_such_module" in str(listed.missing)

@@ -65,6 +65,16 @@ def test_what_failed_or_was_not_reached_is_listed(tmp_path: Path) -> None:
     assert "attn_decode.csv: no row" in told
 
 
+def test_a_profile_of_two_gpus_says_so(tmp_path: Path) -> None:
+    out = write_journal(tmp_path, plan_of_8b())
+    journal = out / "journal.jsonl"
+    first = journal.read_text().splitlines()[0]
+    for uuid, told in (("ab", 0), ("another", 1)):
+        journal.write_text(journal.read_text() + first.replace('"ab"', f'"{uuid}"') + "\n")
+        missing = read_profile(write_profile(out)).facts["missing"]
+        assert sum("a single GPU: they are of 2" in one for one in missing) == told
+
+
 def test_quality_and_ceilings_are_those_of_the_journal(tmp_path: Path) -> None:
     plan = plan_of_8b()
     facts = read_profile(write_profile(write_journal(tmp_path, plan))).facts

@@ -99,12 +99,12 @@ def test_a_kernel_that_failed_its_check_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_preferred_kernel_that_is_left_out_makes_room_for_the_next() -> None:
-    there = {"ATTENTION": {"fa3": "", "triton": "", "torch": ""}, "MLA": {"flashmla": "none"}}
+    there = {"ATTENTION": {"fa3": "left out", "triton": "", "torch": ""}, "MLA": {"flashmla": ""}}
     wanted = Wanted(plan="h200-10min", out=Path("x"), without=("attention/fa3",))
-    measure_run._leave_out(wanted.without, there)
+    measure_run._check_known(wanted.without, there)
     assert measure_run._kernels(wanted, there)["attention"] == "triton"
     with pytest.raises(InputError, match="attention/fa4"):
-        measure_run._leave_out(("attention/fa4",), there)
+        measure_run._check_known(("attention/fa4",), there)
 
 
 def test_a_process_that_cannot_be_started_again_is_a_lost_machine(tmp_path: Path) -> None:
@@ -252,6 +252,24 @@ def test_a_journal_of_another_plan_is_refused(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(InputError, match="session"):
         Journal(tmp_path, "another")
+
+
+def test_a_journal_of_another_gpu_is_continued_on_demand_and_of_another_kind_never(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of([])
+    device = {"name": "NVIDIA H200", "uuid_hash": "first"}
+    journal = Journal(tmp_path, plan.session)
+    facts = {"device": device, "software": {"torch": "2.11"}}
+    journal.add("session", {"session": plan.session, "plan": plan.name, "facts": facts})
+    refuse = measure_run._refuse_other_machine
+    second = {**facts, "device": {**device, "uuid_hash": "second"}}
+    with pytest.raises(InputError, match=r"got second, allowed: first.*--any-gpu"):
+        refuse(journal, second, any_gpu=False)
+    refuse(journal, second, any_gpu=True)
+    with pytest.raises(InputError, match="got NVIDIA H100, allowed: NVIDIA H200"):
+        refuse(journal, {**facts, "device": {"name": "NVIDIA H100"}}, any_gpu=True)
+    journal.close()
 
 
 def test_two_runs_do_not_share_a_journal(tmp_path: Path) -> None:
