@@ -7,7 +7,6 @@ from typing import Any
 
 from simserve.errors import InputError, nearest_name
 
-_COUNT = "an integer of at least 0"
 # Above this a count is a typing error, and arithmetic on it a waste.
 _LARGEST = 1 << 40
 # Kinds of layer that simserve has no bytes for: one of these, neither null nor 0, is refused.
@@ -28,7 +27,9 @@ class Fields:
         self._read: set[str] = set()
 
     def refuse(self, key: str, got: object, allowed: str) -> InputError:
-        """Return the error for the value of ``key``."""
+        """Return the error for the value of ``key``; a text that looks like a number is quoted."""
+        if isinstance(got, str) and got.strip().isdecimal():
+            got = f"the text {got!r}"
         return InputError(self.where, f"{self.prefix}{key}", got, allowed)
 
     def get(self, *names: str) -> Any:
@@ -47,20 +48,18 @@ class Fields:
 
     def optional_count(self, *names: str, most: int = _LARGEST) -> int | None:
         """Return an integer from 0 to ``most``, None if there is none."""
-        value = self.get(*names)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            allowed = _COUNT if most == _LARGEST else f"an integer from 1 to {most}"
-            raise self.refuse(self._first(names), value, allowed)
-        return value
+        return None if self.get(*names) is None else self._whole(names, 0, most)
 
     def count(self, *names: str, most: int = _LARGEST) -> int:
         """Return an integer from 1 to ``most``."""
-        value = self.optional_count(*names, most=most)
-        if not value:
+        return self._whole(names, 1, most)
+
+    def _whole(self, names: tuple[str, ...], least: int, most: int) -> int:
+        value = self.get(*names)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             got = "nothing" if value is None else value
-            raise self.refuse(self._first(names), got, "an integer of at least 1")
+            upper = f" from {least} to {most}" if most != _LARGEST else f" of at least {least}"
+            raise self.refuse(self._first(names), got, f"an integer{upper}")
         return value
 
     def flag(self, name: str, default: bool | None) -> Any:

@@ -154,15 +154,8 @@ def _whole_bytes(value: float) -> int:
     return round(value)
 
 
-_BYTES = "a size above 0, in bytes or such as 80GB or 80GiB"
 _BYTES_OR_NONE = "a size of at least 0, in bytes or such as 80GB or 80GiB"
 
-Bytes = Annotated[
-    int,
-    BeforeValidator(_whole_bytes),
-    _quantity(BYTE_UNITS, _BYTES),
-    _written(BYTE_UNITS, above=0),
-]
 BytesOrZero = Annotated[
     int,
     BeforeValidator(_whole_bytes),

@@ -11,13 +11,19 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from simserve.errors import InputError
 from simserve.planning.destinations import check_directory_destination, check_file_destination
 from simserve.planning.sweep_grid import typed
-from simserve.results.whole_files import make_directory, write_json, write_whole
+from simserve.results.whole_files import (
+    make_directory,
+    unwritable,
+    write_json,
+    write_whole,
+)
 
 Row = dict[str, Any]
 
@@ -73,8 +79,11 @@ class SweepFiles:
         """Put a finished row into the journal, at once."""
         if self._stream is None:
             raise RuntimeError("append before open_journal")
-        self._stream.write(_journal_line(row))
-        self._stream.flush()
+        try:
+            self._stream.write(_journal_line(row))
+            self._stream.flush()
+        except OSError as error:
+            raise unwritable(self.journal, error) from error
 
     def save_run(self, row: Row, bench: dict[str, Any]) -> None:
         """Write one point's result file beside the table, if ``out`` is a directory."""
@@ -85,10 +94,13 @@ class SweepFiles:
         write_json(runs / f"{row['scenario_digest'][:16]}.json", bench)
 
     def close(self) -> None:
-        """Let go of the journal; its rows stay for ``--resume``."""
+        """Let go of the journal; its rows, if there are any, stay for ``--resume``."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # the row that could not be written is tried once more
+                self._stream.close()
             self._stream = None
+            if not _journal_rows(self.journal):
+                self.journal.unlink()
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the table and remove the journal."""

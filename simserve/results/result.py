@@ -30,7 +30,13 @@ from simserve.results.run_sample import RunSample
 from simserve.results.slo_judge import SloReport, judge_slo
 from simserve.results.steady_state import SteadyState, steady_state
 from simserve.results.verdict import Verdict, judge_load
-from simserve.results.whole_files import make_directory, write_json, write_whole
+from simserve.results.whole_files import (
+    directory_for,
+    json_text,
+    text_writer,
+    write_json,
+    write_together,
+)
 from simserve.traffic.segments import reusable_tokens
 
 if TYPE_CHECKING:
@@ -174,19 +180,22 @@ class Result:
     def save(self, directory: str | Path) -> None:
         """Write run.json, requests.parquet and steps.parquet into ``directory``.
 
-        Each appears under its name only when complete, run.json last. The prompts' shared
+        None appears under its name before all are complete, run.json last. The prompts' shared
         segments are not kept: the scenario and its seed make them again.
 
         Raises:
             InputError: if the files cannot be written there.
         """
         place = Path(directory)
-        make_directory(place)
         labels = {_LABEL: self.facts.digest}
-        record, run = self.record, self._run_file()
-        write_whole(place / REQUESTS_FILE, lambda path: write_requests(record, path, labels))
-        write_whole(place / STEPS_FILE, lambda path: write_steps(record, path, labels))
-        write_json(place / RUN_FILE, run)
+        record = self.record
+        files = {
+            place / REQUESTS_FILE: lambda path: write_requests(record, path, labels),
+            place / STEPS_FILE: lambda path: write_steps(record, path, labels),
+            place / RUN_FILE: text_writer(json_text(self._run_file())),
+        }
+        with directory_for(place):
+            write_together(files)
 
     def _run_file(self) -> dict[str, Any]:
         gaps = self.record.gaps

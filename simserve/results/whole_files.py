@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,62 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         InputError: if it cannot be written there.
     """
-    target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    write_together({path: write})
+
+
+def write_together(files: Mapping[Path, Callable[[Path], None]]) -> None:
+    """Write files, none of which appears before all are complete; the last one appears last.
+
+    Raises:
+        InputError: naming the one that cannot be written.
+    """
+    targets = {path: path.resolve() for path in files}  # a link stays a link
+    temporaries = {
+        path: target.with_name(f".{target.name}.{os.getpid()}.partial")
+        for path, target in targets.items()
+    }
     try:
-        write(temporary)
-        temporary.replace(target)
+        for path, write in files.items():
+            write(temporaries[path])
+        for path, target in targets.items():
+            temporaries[path].replace(target)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
-    text = json_text(content)
-    write_whole(path, lambda temporary: _write_text(temporary, text))
+    write_whole(path, text_writer(json_text(content)))
+
+
+def text_writer(text: str) -> Callable[[Path], None]:
+    """Return what writes ``text`` to a file."""
+
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    return write
+
+
+@contextlib.contextmanager
+def directory_for(path: Path) -> Iterator[None]:
+    """Make a directory and its parents, if need be; one that stays empty is taken away again.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    made = not path.exists()
+    make_directory(path)
+    try:
+        yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def make_directory(path: Path) -> None:
@@ -55,8 +95,5 @@ def make_directory(path: Path) -> None:
 
 def unwritable(path: Path, error: OSError) -> InputError:
     """Return the error for a place that cannot be written."""
-    return InputError(str(path), None, error.strerror, "a place that can be written")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    got = os.strerror(error.errno) if error.errno else str(error)  # Arrow has words of its own
+    return InputError(str(path), None, got, "a place that can be written")

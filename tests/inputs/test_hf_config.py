@@ -206,7 +206,7 @@ def test_a_quantised_checkpoint_is_recognised(
         ({"num_key_value_heads": 3}, "a divisor of num_attention_heads (8)"),
         ({"num_attention_heads": 7, "num_key_value_heads": 7}, "a multiple of num_attention_heads"),
         ({"hidden_size": None}, "hidden_size: got nothing"),
-        ({"hidden_size": "256"}, "hidden_size: got 256, allowed: an integer"),
+        ({"hidden_size": "256"}, "hidden_size: got the text '256', allowed: an integer of at"),
         ({"hidden_size": 256.0}, "hidden_size: got 256.0"),
         ({"vocab_size": 0}, "vocab_size: got 0"),
         ({"vocab_size": -5}, "vocab_size: got -5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -257,3 +258,17 @@ def test_replications_of_one_and_the_same_workload_are_refused(small: Path) -> N
     )
     with pytest.raises(InputError, match=r"--replications: .*the same whatever the seed"):
         sweep(small, BATCHES, replications=3)
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_journal(tmp_path: Path) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    files = SweepFiles(tmp_path / "t.csv")
+    files.open_journal([])
+    files._stream = Full()
+    with pytest.raises(InputError, match=r"t\.csv\.partial: got No space left on device"):
+        files.append({"a": 1})
+    files.close()
+    assert not list(tmp_path.iterdir())  # not one point was finished

@@ -11,7 +11,12 @@ from simserve.errors import InputError
 from simserve.records.run_record import RunMeta
 from simserve.results import frames
 from simserve.results.result import Result
-from simserve.results.whole_files import write_whole
+from simserve.results.whole_files import (
+    directory_for,
+    text_writer,
+    write_together,
+    write_whole,
+)
 from tests.results.reference_run import Options, request_table, run_reference
 from tests.results.scenarios import result, scenario
 
@@ -181,3 +186,22 @@ def test_a_place_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="a place that can be written"):
         result().save(tmp_path / "file" / "below")
+
+
+def test_a_run_that_finds_no_room_leaves_what_was_there(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "Arrow says it in other words")
+
+    kept, other = tmp_path / "a", tmp_path / "b"
+    kept.write_text("old")
+    with pytest.raises(InputError, match="b: got No space left on device, allowed: a place"):
+        write_together({kept: text_writer("new"), other: fail})
+    assert kept.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(InputError), directory_for(tmp_path / "made"):
+        write_together({tmp_path / "made" / "b": fail})
+    assert not (tmp_path / "made").exists()
+    with directory_for(tmp_path / "made"):
+        write_together({tmp_path / "made" / "c": text_writer("new")})
+    assert (tmp_path / "made" / "c").read_text() == "new"

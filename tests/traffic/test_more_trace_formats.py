@@ -295,6 +295,23 @@ def test_faulty_lengths_are_named(tmp_path: Path, content: str, expected: str) -
     assert expected in refusal(written(tmp_path, content))
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("timestamp,prompt_tokens,completion_tokens\n0,5,6\n", "--trace-columns arrival_s=timest"),
+        ('[{"arrival_s": 0, "prompt_tokens": 5, "output_tokens": 6}]', "one object per line; --tr"),
+    ],
+)
+def test_times_beside_lengths_are_left_out_only_if_asked(
+    content: str, expected: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(InputError, match="beside the lengths") as caught:
+        read_trace(path)
+    assert expected in str(caught.value)
+    assert len(read_trace(path, "lengths").requests) == 1
+
+
 def test_times_of_a_timed_trace_can_be_left_out(tmp_path: Path) -> None:
     trace = read_trace(written(tmp_path, BURSTGPT.replace(",0,417", ",3,417")), "lengths")
     assert not trace.timed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from simserve.traffic.trace_formats import (
     Part,
     TraceFile,
     detect_format,
-    otel_blocks,
+    otel_spans,
     read_trace,
     text_lines,
 )
-from simserve.traffic.trace_formats.otel_blocks import requests_of_block
+from simserve.traffic.trace_formats.otel_blocks import Shapes, requests_of_block
 from simserve.traffic.trace_formats.otel_requests import (
     CACHED,
     COLUMNS,
@@ -35,6 +36,7 @@ from simserve.traffic.trace_formats.otel_requests import (
     MODELS,
     OPERATION,
     TTFT,
+    RequestSpans,
     requests_of,
 )
 from simserve.traffic.trace_formats.otel_spans import spans_in
@@ -281,21 +283,25 @@ def test_a_row_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 # --- many spans at once, or one by one ---
 
-COUNT_VALUES = ["5", "0", 7, -7, "-5", "007", "", "9" * 19, "9" * 30, "٣", "1_000", 2**40]
-counts = st.sampled_from(COUNT_VALUES).map(lambda one: {"intValue": one})
-durations = st.sampled_from([0.25, 0, -1.0, 1e300]).map(lambda one: {"doubleValue": one})
-texts = st.sampled_from(["chat", "", "embeddings", "a/b"]).map(lambda one: {"stringValue": one})
+NUMBERS = ["5", "0", 7, -7, "-5", "007", "", "9" * 19, "9" * 30, "٣", "1_000", 2**40, "5.0", "1e2",
+           "-0", 5.0, 5.5, "5.5", "NaN", "Infinity", 0.25, 1e300, None, True]  # fmt: skip
+numbers = st.tuples(
+    st.sampled_from(["intValue", "doubleValue", "stringValue"]), st.sampled_from(NUMBERS)
+).map(lambda one: {one[0]: one[1]})
+texts = st.sampled_from(["chat", "", "embeddings", "a/b", '\u00e9"\n\\']).map(
+    lambda one: {"stringValue": one}
+)
 oddities: st.SearchStrategy[object] = st.sampled_from(
     [{}, {"arrayValue": {}}, {"intValue": "5", "doubleValue": 0.5}, None, 5, {"boolValue": True},
      {"stringValue": "x", "intValue": "5"}, {"stringValue": "x", "doubleValue": 0.5}]
 )  # fmt: skip
+NAMES = [*COUNTS, *CACHED, *E2E, *TTFT]
 attributes = st.one_of(
-    st.tuples(st.sampled_from([*COUNTS, *CACHED]), counts),
-    st.tuples(st.sampled_from([*E2E, *TTFT]), durations),
+    st.tuples(st.sampled_from(NAMES), numbers),
     st.tuples(st.sampled_from([*IDS, *MODELS, OPERATION]), texts),
-    st.tuples(st.sampled_from([COUNTS[0], E2E[0], IDS[0], OPERATION, "other"]), oddities),
+    st.tuples(st.sampled_from([*NAMES, IDS[0], OPERATION, "other"]), oddities),
 )
-fields = st.one_of(
+fields: st.SearchStrategy[tuple[str, object]] = st.one_of(
     st.tuples(st.sampled_from(["parentSpanId", "spanId", "name"]), st.sampled_from(["", "a/b"])),
     st.tuples(
         st.sampled_from(["parent_id", "context", "kind"]),
@@ -303,38 +309,65 @@ fields = st.one_of(
     ),
     st.tuples(
         st.sampled_from(["startTimeUnixNano", "endTimeUnixNano", "start_time"]),
-        st.sampled_from([str(START_S) + "0" * 9, "-1", "9" * 20, "0" * 22 + "5", 5, None]),
+        st.sampled_from(
+            [f"{START_S + 1}234567891", "-1", "9" * 20, "0" * 22 + "5", 5, None, "5.0", "1e9", 2.5]
+        ),
     ),
+    st.tuples(st.just("attributes"), st.sampled_from([[], None, {"a": 1}])),
 )
 entries = st.tuples(
-    st.sampled_from([vllm, generic]), st.lists(attributes, max_size=1), st.lists(fields, max_size=1)
+    st.sampled_from([vllm, generic]),
+    st.lists(attributes, max_size=2),
+    st.lists(fields, max_size=1),
+    st.integers(0, 8),
 )
-Entry = tuple[Callable[..., Any], list[tuple[str, object]], list[tuple[str, object]]]
+Entry = tuple[Callable[..., Any], list[tuple[str, object]], list[tuple[str, object]], int]
+
+
+def as_json(content: Any, escaped: int) -> str:
+    """Return JSON, in which some texts begin with a letter's number instead of the letter."""
+    text = json.dumps(content, ensure_ascii=False)
+    return re.sub(f'(?<=")[_{"gskltno"[:escaped]}]', lambda at: f"\\u{ord(at[0]):04x}", text)
 
 
 @settings(max_examples=800, deadline=None)
 @given(
     drawn=st.lists(entries, min_size=1, max_size=3),
     plain=st.integers(0, 3),
-    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
-    alone=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\n\n", ""]),
+    wrapping=st.sampled_from(["spans", "exports", "export", "backwards"]),
+    escaped=st.integers(0, 7),
 )
 def test_spans_are_the_same_one_by_one_and_at_once(
-    drawn: list[Entry], plain: int, end: str, alone: bool
+    drawn: list[Entry], plain: int, end: str, wrapping: str, escaped: int
 ) -> None:
     spans = [vllm(9, 90 + number) for number in range(plain)]
-    for number, (kind, attributes, fields) in enumerate(drawn, start=1):
+    for number, (kind, attributes, fields, dropped) in enumerate(drawn, start=1):
         made = kind(number, number)
+        del made["attributes"][dropped : dropped + 1]
         made["attributes"] += [{"key": key, "value": one} for key, one in attributes]
         spans.insert(number % (plain + 1), made | dict(fields))
-    exports = [export(one) for one in spans] if alone else [export(*spans)]
-    block = "".join(json.dumps(one) + end for one in exports).encode()
-    quick = requests_of_block(block)
-    if quick is not None:
-        slow = requests_of(Path("f"), spans_in(Path("f"), 1, block))
-        assert (quick.spans, quick.parents, slow.incomplete) == (slow.spans, slow.parents, ())
-        for name in COLUMNS:
-            np.testing.assert_array_equal(quick.requests[name], slow.requests[name])
+    lines = {"spans": spans, "export": [export(*spans)]}.get(
+        wrapping, [export(one) for one in spans]
+    )
+    if wrapping == "backwards":
+        lines = [
+            json.loads(json.dumps(one), object_pairs_hook=lambda p: dict(p[::-1])) for one in lines
+        ]
+    text = "".join(as_json(one, escaped) + end for one in lines)
+    slow: RequestSpans | None
+    try:
+        slow = requests_of(Path("f"), spans_in(Path("f"), 1, text.encode()))
+    except InputError:
+        slow = None
+    learned: Shapes = {}
+    for _ in range(2):  # what is learned makes no difference
+        quick = requests_of_block(text.encode(), learned)
+        if quick is not None:
+            assert slow is not None and (quick.spans, slow.incomplete) == (slow.spans, ())
+            np.testing.assert_array_equal(quick.below, slow.below)
+            for name in COLUMNS:
+                np.testing.assert_array_equal(quick.requests[name], slow.requests[name])
 
 
 def test_what_a_collector_writes_is_read_at_once() -> None:
@@ -342,19 +375,57 @@ def test_what_a_collector_writes_is_read_at_once() -> None:
     below = vllm(0.5, 12) | {"parentSpanId": f"{10:016x}"}
     lines = [export(*SPANS, *others, below), export(generic(1, 9, response__model="m")), export()]
     block = "\n".join(map(json.dumps, lines)).encode()
-    quick = requests_of_block(block)
+    quick = requests_of_block(block, {})
     assert quick is not None and quick.spans == 7
     assert quick.requests["prompt_tokens"].tolist() == [100, 7, 100, 100, 300]
-    assert list(quick.parents.values()) == [quick.requests["parent"][3]]
+    assert quick.below[:, 1].tolist() == [quick.requests["parent"][3]]
+
+
+def test_two_objects_on_a_line_are_not_read_at_once() -> None:
+    line = json.dumps(export(vllm(0, 1)))
+    assert requests_of_block(f"{line}\n{line}\n".encode(), {}) is not None
+    for text in (f"{line}{line}\n", f"{line} {line}", f"{line}{line[:5]}\n{line[5:]}\n{line}\n"):
+        assert requests_of_block(text.encode(), {}) is None
+
+
+def test_a_request_that_was_exported_twice_counts_once(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, export(*SPANS), export(SPANS[0], vllm(7, 4))))
+    assert trace.requests.request_id == ("cmpl-2", "cmpl-3", "cmpl-1", "cmpl-4")
+    assert trace.notes == ("1 request span exported twice left out",)
+
+
+def test_a_large_document_on_one_line_is_taken_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otel_spans, "LONGEST_LINE_BYTES", 1000)
+    monkeypatch.setattr(otel_spans, "_AT_A_TIME_BYTES", 1000)
+    path = written(tmp_path, export(*SPANS, *(vllm(4 + n, 10 + n) for n in range(20))))
+    assert path.stat().st_size > 5000
+    assert len([*otel_spans.span_blocks(path)]) > 3
+    assert read_trace(path).requests.prompt_tokens.tolist() == [7] + [100] * 22
+    written(tmp_path, export(*SPANS, INCOMPLETE[0]))
+    assert "spans.jsonl: span 4 (llm_request): got no gen_ai.usage.output_tokens" in refusal(path)
+    monkeypatch.setattr(otel_spans, "_LARGEST_UNUSUAL_MIB", 0)
+    written(tmp_path, SPANS)
+    assert "got a larger JSON document, allowed: at most 0 MiB, or one" in refusal(path)
+
+
+@pytest.mark.parametrize("count", ["5.0", "1e2", 7, 5.0])
+def test_a_number_may_be_written_as_protojson_allows(count: object, tmp_path: Path) -> None:
+    odd = vllm(0, 1)
+    odd["attributes"][0]["value"] = {"intValue": count}
+    odd["attributes"][2]["value"] = {"doubleValue": "0.125"}
+    trace = read_trace(written(tmp_path, export(odd)))
+    assert trace.requests.prompt_tokens.tolist() == [int(float(str(count)))]
+    assert measured(trace, "measured_ttft_s") == [0.125]
 
 
 @pytest.mark.parametrize("size", [1, 700, 1 << 20])
 def test_spans_do_not_depend_on_the_blocks_that_they_are_read_in(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_lines, "_FIRST_BLOCK_BYTES", 4 * size)
-    monkeypatch.setattr(text_lines, "_LARGEST_BLOCK_BYTES", 8 * size)
-    monkeypatch.setattr(otel_blocks, "_AT_A_TIME_BYTES", size)
+    monkeypatch.setattr(text_lines, "_FIRST_BLOCK_BYTES", size)
+    monkeypatch.setattr(otel_spans, "_AT_A_TIME_BYTES", size)
     odd = generic(3, 9, usage__output_tokens=40.0)
     path = written(tmp_path, *(export(one) for one in [*SPANS, odd, vllm(9, 5)]), export())
     trace = read_trace(path)

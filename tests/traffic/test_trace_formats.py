@@ -290,8 +290,69 @@ def test_time_too_large_for_a_float_is_refused(tmp_path: Path) -> None:
 def test_trace_longer_than_the_clock_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, azure_with(GOOD, GOOD.replace("2023", "2024")))
     assert "TIMESTAMP: got times over 366 days, allowed: at most 53 days" in refusal(path)
-    path = written(tmp_path, jsonl(ROW, {**ROW, "timestamp": 1e300}))
+    path = written(tmp_path, jsonl(ROW, {**ROW, "timestamp": 1e12}))
     assert "allowed: at most 53 days" in refusal(path, format="mooncake")
+
+
+@pytest.mark.parametrize(
+    ("format", "time", "expected"),
+    [
+        ("timed-trace", 1_700_000_000_000, "seconds since 1970 or since the start; are these mill"),
+        ("mooncake", 1_700_000_000 * 10**9, "milliseconds since 1970 or since the start; are thes"),
+        ("mooncake", 1e300, "milliseconds since 1970"),
+    ],
+)
+def test_times_in_a_smaller_unit_are_refused(
+    format: str, time: float, expected: str, tmp_path: Path
+) -> None:
+    row = ROW | ({"hash_ids": [0] * 63} if format == "timed-trace" else {})
+    path = written(tmp_path, jsonl({**row, "timestamp": time}))
+    assert expected in refusal(path, format=format)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    times_s=st.lists(st.integers(0, 50), min_size=1, max_size=12),
+    head=st.integers(1, 12),
+    name=st.sampled_from(["csv", "jsonl", "timed-trace"]),
+)
+def test_a_head_of_rows_in_disorder_is_the_first_requests_of_all(
+    times_s: list[int], head: int, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = [(at, 5 + place, 7) for place, at in enumerate(times_s)]
+    keys = ("arrival_s", "prompt_tokens", "output_tokens")
+    if name == "timed-trace":
+        keys = ("timestamp", "input_length", "output_length")
+    text = jsonl(*(dict(zip(keys, row, strict=True)) for row in rows))
+    if name == "csv":
+        text = "\n".join(",".join(map(str, row)) for row in (keys, *rows))
+    table = load_trace(written(tmp_path_factory.mktemp("head"), text), head=head)
+    in_order = sorted(times_s[:head]) == times_s[:head]  # it is not known what follows
+    first = (rows if in_order else sorted(rows, key=lambda row: row[0]))[:head]
+    assert table.prompt_tokens.tolist() == [row[1] for row in first]
+
+
+def test_a_head_of_rows_in_order_reads_no_further(tmp_path: Path) -> None:
+    text = jsonl(ROW, {**ROW, "timestamp": 1000}) + "not JSON"
+    assert len(load_trace(written(tmp_path, text), format="mooncake", head=2)) == 2
+    text = jsonl({**ROW, "timestamp": 1000}, ROW) + "not JSON"
+    assert "row 3" in refusal(written(tmp_path, text), format="mooncake", head=2)
+
+
+def test_a_trace_packed_with_zstandard_is_read_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    content = jsonl(
+        *({**ROW, "timestamp": at, "input_length": 600 + at % 97} for at in range(3000))
+    )
+    packed = pa.compress(content.encode(), "zstd", asbytes=True)
+    plain = load_trace(written(tmp_path, content, "plain"), format="mooncake")
+    table = load_trace(written(tmp_path, packed), format="mooncake")
+    assert table.prompt_tokens.tolist() == plain.prompt_tokens.tolist()
+    assert "a readable trace file" in refusal(written(tmp_path, packed[:-40]), format="mooncake")
+    middle = len(packed) // 2
+    damaged = packed[:middle] + b"xxxx" + packed[middle + 4 :]
+    assert "got " in refusal(written(tmp_path, damaged), format="mooncake")
 
 
 @pytest.mark.parametrize("column", ["timestamp", "input_length", "output_length", "hash_ids"])

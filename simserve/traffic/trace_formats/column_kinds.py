@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from simserve.records.clock import PS_PER_MS, PS_PER_NS, PS_PER_S
+from simserve.records.clock import PS_PER_NS
 from simserve.traffic.limits import MOST_TOKENS
 from simserve.traffic.trace_formats.columns import TOKENS_ALLOWED
 
@@ -234,9 +234,6 @@ SECONDS = Numbers("a time in seconds, 0 or later")
 MILLISECONDS = Numbers("a time in milliseconds, 0 or later")
 CALENDAR = CalendarTimes()
 TEXT = Texts()
-
-PS_PER_UNIT = {SECONDS: PS_PER_S, MILLISECONDS: PS_PER_MS}
-"""Picoseconds in the unit of a column of times."""
 
 
 def _all_match(column: Any, pattern: str) -> bool:

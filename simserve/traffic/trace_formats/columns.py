@@ -18,8 +18,8 @@ from simserve.traffic.segments import reordered
 TOKENS_ALLOWED = f"a whole number of tokens, from 1 to {MOST_TOKENS}"
 
 _LONGEST_SPAN_S = LONGEST_SPAN_PS // PS_PER_S
-# Seconds beyond which a float64 cannot be taken for an int64 any more.
-_LARGEST_WHOLE = 2.0**62
+# No later second is meant: milliseconds since 1970 have been larger since 1973.
+_YEAR_5138_S = 1e11
 _ROWS_AT_A_TIME = 1 << 20
 
 
@@ -43,6 +43,10 @@ class Part:
 
 
 EVERYTHING = Part()
+
+
+class NotInOrderError(Exception):
+    """The first rows of a file are not in order of arrival, and may not be its first requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +84,15 @@ def times_of(path: Path, column: str, values: npt.NDArray[np.float64], ps_per_un
     ``values`` is used up: tens of millions of rows fit into memory, but not many times.
 
     Raises:
-        InputError: if one is beyond any calendar.
+        InputError: if one is beyond any calendar: its unit must be another.
     """
     units_per_s = PS_PER_S // ps_per_unit
     latest_s = float(values.max(initial=0)) // units_per_s
-    if not latest_s < _LARGEST_WHOLE:
-        raise too_long(path, column, latest_s)
+    if latest_s >= _YEAR_5138_S:
+        allowed = "seconds since 1970 or since the start; are these milliseconds, or smaller?"
+        if units_per_s > 1:
+            allowed = "milliseconds since 1970 or since the start; are these smaller?"
+        raise InputError(str(path), column, f"{latest_s * units_per_s:.16g}", allowed)
     values = np.require(values, np.float64, ["C", "W"])
     times = Times(whole_s=np.zeros(len(values), np.int64), rest_ps=values.view(np.int64))
     # Zeros that nobody writes to take no memory; only times beyond the clock need whole seconds.
@@ -130,6 +137,9 @@ def arrivals_of(
     """Return the arrivals within a part, from 0, and whose they are: None for all as they stand.
 
     See ``request_table``; ``part.head`` is left to the caller.
+
+    Raises:
+        NotInOrderError: if only the first rows were read, and are not in order.
     """
     whole_s, rest_ps = times.whole_s, times.rest_ps
     start_s = whole_s.min()
@@ -148,6 +158,8 @@ def arrivals_of(
         arrival_ps[rows] += whole_s[rows] * PS_PER_S
     arrival_ps -= arrival_ps.min()
     if (arrival_ps[1:] < arrival_ps[:-1]).any():
+        if part.rows is not None:
+            raise NotInOrderError
         order = np.argsort(arrival_ps, kind="stable")
         arrival_ps = arrival_ps[order]
         kept = order if kept is None else kept[order]

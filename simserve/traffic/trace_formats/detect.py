@@ -53,12 +53,12 @@ def detect_format(path: Path) -> str:
     """
     if table.is_parquet(path):
         return "table"
+    if otel_spans.looks_like_spans(path):
+        return "otel"
     rows = numbered_lines(path)
     first = next(rows, None)
     if first is None:
         raise InputError(str(path), None, "an empty file", "a trace with at least one row")
-    if first[1].startswith((b"[", b"{")) and otel_spans.looks_like_spans(path):
-        return "otel"
     if first[1].startswith(b"["):
         return "lengths"
     if first[1].startswith(b"{"):

@@ -42,9 +42,13 @@ NAMES = (
 WORDS = ("conversations", "messages", "prompt", "text")
 """Names under which files hold words rather than lengths."""
 
+_TIMES = ("arrival_s", "arrival_ms", "arrival_time", "arrived_at", "timestamp", "time")
 
-def read_lengths(path: Path, part: Part = EVERYTHING) -> TraceFile:
+
+def read_lengths(path: Path, part: Part = EVERYTHING, *, without_times: bool = True) -> TraceFile:
     """Return requests of the lengths in a file, all of them at time 0.
+
+    Times beside the lengths are left out only if it is known that they should be.
 
     Raises:
         InputError: naming the row and the column that cannot be used, or a part by time.
@@ -55,12 +59,16 @@ def read_lengths(path: Path, part: Part = EVERYTHING) -> TraceFile:
     if first is None:
         raise no_rows(path)
     if first[1].startswith((b"{", b"[")):
-        pair, prompts, outputs = _json_lengths(path, part, a_list=first[1].startswith(b"["))
+        a_list = first[1].startswith(b"[")
+        names, prompts, outputs = _json_lengths(path, part, a_list=a_list)
     else:
-        names = header_of(path)
+        names, a_list = header_of(path), False
         pair = pair_in(names) or _refuse(path, first[0], names)
         found = read_csv_columns(path, dict.fromkeys(pair, TOKENS), part.rows)
         prompts, outputs = (found[name].tolist() for name in pair)
+    time = next((name for name in names if name.lower() in _TIMES), None)
+    if time is not None and not without_times:
+        raise _timed(path, time, pair_in(names) or NAMES[1], a_list=a_list)
     return TraceFile(requests=plain_requests(prompts, outputs), format="lengths", timed=False)
 
 
@@ -71,12 +79,15 @@ def pair_in(names: Any) -> tuple[str, str] | None:
 
 def _json_lengths(
     path: Path, part: Part, *, a_list: bool
-) -> tuple[tuple[str, str], list[int], list[int]]:
+) -> tuple[list[str], list[int], list[int]]:
+    """Return the names in the first row, and the lengths."""
     rows = _list_rows(path) if a_list else _line_rows(path)
     pair: tuple[str, str] | None = None
+    names: list[str] = []
     prompts: list[int] = []
     outputs: list[int] = []
     for row, value in islice(rows, part.rows):
+        names = names or list(value)
         pair = pair or pair_in(value) or _refuse(path, row, list(value))
         for column, lengths in zip(pair, (prompts, outputs), strict=True):
             if column not in value:
@@ -84,7 +95,7 @@ def _json_lengths(
             lengths.append(checked(path, row, column, value[column], TOKENS))
     if pair is None:
         raise no_rows(path)
-    return pair, prompts, outputs
+    return names, prompts, outputs
 
 
 def _line_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -104,6 +115,13 @@ def _list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise InputError(str(path), f"row {row}", repr(value), "an object with two lengths")
         yield row, value
+
+
+def _timed(path: Path, time: str, pair: tuple[str, str], *, a_list: bool) -> InputError:
+    named = f"arrival_s={time},prompt_tokens={pair[0]},output_tokens={pair[1]}"
+    reads = "one object per line" if a_list else f"--trace-columns {named}, if it is in seconds"
+    allowed = f"{reads}; --trace-format lengths leaves it out"
+    return InputError(str(path), None, f"column {time} beside the lengths", allowed)
 
 
 def _refuse(path: Path, row: int, names: list[str]) -> tuple[str, str]:

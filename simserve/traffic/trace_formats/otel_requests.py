@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.errors import InputError
+from simserve.records.requests import IntArray
 from simserve.traffic.trace_formats.column_kinds import TOKENS, TOKENS_OR_NONE
 from simserve.traffic.trace_formats.otel_spans import Span
 
@@ -33,8 +34,8 @@ OPERATION = "gen_ai.operation.name"
 GENERATING = ("chat", "text_completion", "generate_content")
 
 COLUMNS: dict[str, type] = {
-    "span": object,  # None: it has no id
-    "parent": object,
+    "span": np.int64,  # its identity; 0: it has none
+    "parent": np.int64,
     "start_s": np.int64,  # since 1970, and picoseconds after them
     "start_ps": np.int64,
     "prompt_tokens": np.int64,
@@ -53,7 +54,7 @@ Columns = dict[str, npt.NDArray[Any]]
 class Incomplete(NamedTuple):
     """A request span without a count of tokens, and where it stands."""
 
-    span: str | None
+    span: int
     which: str
     missing: str
 
@@ -63,7 +64,7 @@ class RequestSpans:
     """The requests among some spans, and what else the spans tell."""
 
     requests: Columns
-    parents: Mapping[str, str]  # of any span that has one
+    below: IntArray  # [:, 2]: the identity of any span that is inside another, and the other's
     spans: int  # requests or not
     incomplete: tuple[Incomplete, ...] = ()
 
@@ -75,14 +76,14 @@ def requests_of(path: Path, spans: Iterable[Span]) -> RequestSpans:
         InputError: naming the span that cannot be used.
     """
     rows: list[tuple[object, ...]] = []
-    parents: dict[str, str] = {}
+    below: list[tuple[int, int]] = []
     incomplete: list[Incomplete] = []
     count = 0
     for span in spans:
         count += 1
-        given, span_id, parent = span.attributes(), span.id(), span.parent_id()
-        if span_id is not None and parent is not None:
-            parents[span_id] = parent
+        given, span_id, parent = span.attributes(), span.identity(), span.parent()
+        if parent:
+            below.append((span_id, parent))
         if not _is_request(span, given):
             continue
         where = (str(path), f"{span.place} ({span.name})" if span.name else span.place)
@@ -95,7 +96,7 @@ def requests_of(path: Path, spans: Iterable[Span]) -> RequestSpans:
     columns = zip(COLUMNS.items(), values, strict=True)
     return RequestSpans(
         requests={name: np.array(column, dtype=kind) for (name, kind), column in columns},
-        parents=parents,
+        below=np.array(below, dtype=np.int64).reshape(-1, 2),
         spans=count,
         incomplete=tuple(incomplete),
     )
@@ -104,12 +105,9 @@ def requests_of(path: Path, spans: Iterable[Span]) -> RequestSpans:
 def joined(parts: Iterable[RequestSpans]) -> RequestSpans:
     """Return what all the parts of a file tell, in its order."""
     parts = list(parts)
-    parents: dict[str, str] = {}
-    for part in parts:
-        parents.update(part.parents)
     return RequestSpans(
         requests=concatenated([part.requests for part in parts]),
-        parents=parents,
+        below=np.concatenate([np.empty((0, 2), np.int64), *(part.below for part in parts)]),
         spans=sum(part.spans for part in parts),
         incomplete=tuple(one for part in parts for one in part.incomplete),
     )
@@ -145,7 +143,7 @@ def _times_and_tokens(
         _tokens(where, given, CACHED) or 0,
         _seconds(where, given, TTFT),  # None becomes NaN
         span.seconds() if e2e_s is None else e2e_s,
-        str(_first(given, IDS) or (span.id() or "").rpartition("/")[2]),
+        str(_first(given, IDS) or span.id),
         str(_first(given, MODELS) or ""),
     )
 

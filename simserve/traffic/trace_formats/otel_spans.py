@@ -13,14 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
 from simserve.errors import InputError
 from simserve.records.clock import PS_PER_NS
 from simserve.traffic.trace_formats.column_kinds import CALENDAR
-from simserve.traffic.trace_formats.text_lines import line_blocks, numbered_lines, whole_content
+from simserve.traffic.trace_formats.text_lines import (
+    LONGEST_LINE_BYTES,
+    beginning,
+    line_blocks,
+    whole_content,
+)
 
 RESOURCES = ("resourceSpans", "resource_spans", "batches")  # the last is Tempo's
 _SCOPES = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans")
@@ -29,9 +35,16 @@ _ENDS = ("endTimeUnixNano", "end_time_unix_nano", "end_time")
 _MARKS = tuple(f'"{name}"'.encode() for name in (*RESOURCES[:2], *_SCOPES[:2], *_STARTS[:2]))
 _SPAN_MARK = b'"gen_ai.'
 _ALLOWED = "OTLP JSON (resourceSpans) or a list of spans"
+_TRACES = ("traceId", "trace_id")
 NS_PER_S = 1_000_000_000
-# A document that is not cut into lines is held in memory whole, several times over.
-_LARGEST_DOCUMENT_MIB = 128
+_END_OF_NS = 2**64  # trace.proto: fixed64
+# The spans of so many bytes fit into a processor's cache; with more at a time, all takes longer.
+_AT_A_TIME_BYTES = 1 << 19
+# A document that is not cut into lines is held in memory whole; an unusual one, which cannot be
+# taken apart before it is read, thirty times over.
+_LARGEST_DOCUMENT_MIB, _LARGEST_UNUSUAL_MIB = 2048, 128
+_LOOKED_AT_BYTES = 1 << 16
+_EXPORT_OF = b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b]}]}]}'
 _OTHER_SIGNALS = ("resourceLogs", "resourceMetrics")  # a collector may write them beside
 # Of a list of lists; an export's own nesting is fixed.
 _DEEPEST = 4
@@ -40,6 +53,29 @@ _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Instant = tuple[int, int]
 """Seconds since 1970, and picoseconds after them."""
+
+
+_Span = TypeVar("_Span")
+
+
+class Scope(msgspec.Struct, Generic[_Span], gc=False):
+    """Spans of one instrumentation."""
+
+    spans: list[_Span] = []
+
+
+class Resource(msgspec.Struct, Generic[_Span], rename="camel", gc=False):
+    """Spans of one process. A field of the type unset must not be there at all."""
+
+    scope_spans: list[Scope[_Span]]
+    snake_case_scopes: UnsetType = msgspec.field(default=UNSET, name="scope_spans")
+    older_scopes: UnsetType = msgspec.field(default=UNSET, name="instrumentationLibrarySpans")
+
+
+class Export(msgspec.Struct, Generic[_Span], rename="camel", forbid_unknown_fields=True, gc=False):
+    """What a collector writes, and nothing else."""
+
+    resource_spans: list[Resource[_Span]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +102,19 @@ class Span:
                 found[entry["key"]] = _plain(entry.get("value"))
         return found
 
-    def id(self) -> str | None:
-        """Return what names this span among all; None without a name."""
-        return self._id("spanId", "span_id")
+    @property
+    def id(self) -> str:
+        """Which span of its trace this is; empty if it does not say."""
+        return self._named("spanId", "span_id")
 
-    def parent_id(self) -> str | None:
-        """Return what names the span around this one; None if there is none."""
-        return self._id("parentSpanId", "parent_span_id", "parent_id")
+    def identity(self) -> int:
+        """Return what names this span among all; 0 without a name."""
+        return identity(self._named(*_TRACES), self.id)
+
+    def parent(self) -> int:
+        """Return what names the span around this one; 0 if there is none."""
+        around = self._named("parentSpanId", "parent_span_id", "parent_id")
+        return identity(self._named(*_TRACES), around)
 
     def start(self) -> Instant:
         """Return when the span begins; raise ValueError if it does not say."""
@@ -87,36 +129,43 @@ class Span:
         lasted_s = to_s - from_s + (to_ps - from_ps) / (PS_PER_NS * NS_PER_S)
         return lasted_s if lasted_s >= 0 else None
 
-    def _id(self, *names: str) -> str | None:
+    def _named(self, *names: str) -> str:
         context = self.content.get("context")
         holders = (self.content, context if isinstance(context, dict) else {})
-        span = next((one[name] for one in holders for name in names if one.get(name)), None)
-        traces = (one.get(name) for one in holders for name in ("traceId", "trace_id"))
-        trace = next(filter(None, traces), "")
-        return f"{trace}/{span}" if span else None
+        return str(next((one[name] for one in holders for name in names if one.get(name)), ""))
 
     def _instant(self, names: tuple[str, ...]) -> Instant:
         name = next((name for name in names if name in self.content), None)
         value = self.content.get(name) if name is not None else None
         if name in names[:2]:
-            digits = value if isinstance(value, str) else str(value)
-            if isinstance(value, bool) or not (digits.isascii() and digits.isdecimal()):
+            ns = _lax(value, int)
+            if not isinstance(ns, int) or not 0 <= ns < _END_OF_NS:
                 raise ValueError
-            if len(digits) > len(str(2**63)):
-                raise ValueError
-            return int(digits) // NS_PER_S, int(digits) % NS_PER_S * PS_PER_NS
+            return ns // NS_PER_S, ns % NS_PER_S * PS_PER_NS
         return CALENDAR.one(value)
 
 
+def identity(trace: str, span: str) -> int:
+    """Return what names a span among all, as 64 bits; 0 if it has no name itself.
+
+    Texts would take ten times the memory. That two of a million spans are mistaken for each
+    other is as likely as that two of a trace got the same random 64 bits for an id.
+    """
+    return hash((trace, span)) if span else 0
+
+
 def looks_like_spans(path: Path) -> bool:
-    """Return whether the beginning of a JSON file is that of spans."""
-    beginning = next((block for _, block in line_blocks(path)), b"")
-    named = any(mark in beginning for mark in _MARKS)
-    return named or (_SPAN_MARK in beginning and b'"start_time"' in beginning)
+    """Return whether the beginning of a file is that of spans in JSON."""
+    text = beginning(path)
+    if not text.startswith((b"[", b"{")):
+        return False
+    text = text[: max(_LOOKED_AT_BYTES, text.find(b"\n"))]
+    named = any(mark in text for mark in _MARKS)
+    return named or (_SPAN_MARK in text and b'"start_time"' in text)
 
 
 def spans_in(path: Path, row: int | None, text: bytes, number: int = 0) -> Iterator[Span]:
-    """Yield every span of some lines, the first of which is ``row``, or of one whole document.
+    """Yield every span of some lines, the first of which is ``row``, or of a document.
 
     ``number`` spans stand before them.
 
@@ -134,20 +183,52 @@ def spans_in(path: Path, row: int | None, text: bytes, number: int = 0) -> Itera
 
 
 def span_blocks(path: Path) -> Iterator[tuple[int | None, bytes]]:
-    """Yield lines with a JSON object each, and the row of the first: or else the whole file.
+    """Yield lines with a JSON value each, some at a time, and the row of the first.
+
+    Or else the file is one document, which comes in parts without a row.
 
     Raises:
-        InputError: if the file cannot be read, or is a large document without lines.
+        InputError: if the file cannot be read, or is too large a document.
     """
-    first = next(numbered_lines(path), None)
-    if first is None:
-        return
+    line = beginning(path).partition(b"\n")[0]
+    if len(line) < LONGEST_LINE_BYTES and _is_json(line):
+        yield from line_blocks(path, _AT_A_TIME_BYTES)
+    else:
+        yield from ((None, part) for part in _taken_apart(path))
+
+
+def _is_json(text: bytes) -> bool:
     try:
-        msgspec.json.decode(first[1])
+        msgspec.json.decode(text, type=Raw)
     except _NOT_JSON:
-        yield None, _whole(path)
+        return False
+    return True
+
+
+def _taken_apart(path: Path) -> Iterator[bytes]:
+    """Yield a document as exports that hold some of its spans each; an unusual one as it is."""
+    text = whole_content(path, _LARGEST_DOCUMENT_MIB << 20)
+    if text is None:
+        raise _too_large(path, _LARGEST_DOCUMENT_MIB)
+    try:
+        resources = msgspec.json.decode(text, type=Export[Raw]).resource_spans
+    except _NOT_JSON:
+        if len(text) > _LARGEST_UNUSUAL_MIB << 20:
+            raise _too_large(path, _LARGEST_UNUSUAL_MIB) from None
+        yield text
         return
-    yield from line_blocks(path)
+    spans = [
+        span for resource in resources for scope in resource.scope_spans for span in scope.spans
+    ]
+    if spans:
+        step = 1 + _AT_A_TIME_BYTES * len(spans) // len(text)
+        for begin in range(0, len(spans), step):
+            yield _EXPORT_OF % b",".join(spans[begin : begin + step])
+
+
+def _too_large(path: Path, most_mib: int) -> InputError:
+    allowed = f"at most {most_mib} MiB, or one JSON object per line"
+    return InputError(str(path), None, "a larger JSON document", allowed)
 
 
 class _NotSpans(ValueError):
@@ -175,16 +256,6 @@ def _documents(path: Path, first_row: int | None, text: bytes) -> Iterator[tuple
         except _NOT_JSON:
             allowed = "one JSON object per line"
             raise InputError(str(path), f"row {row}", content, allowed) from None
-
-
-def _whole(path: Path) -> bytes:
-    size = 0
-    for _, block in line_blocks(path):
-        size += len(block)
-        if size > _LARGEST_DOCUMENT_MIB << 20:
-            allowed = f"at most {_LARGEST_DOCUMENT_MIB} MiB, or one JSON object per line"
-            raise InputError(str(path), None, "a larger JSON document", allowed)
-    return whole_content(path) or b""
 
 
 def _contents(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -221,7 +292,18 @@ def _plain(value: Any) -> Any:
     """Return what an attribute's value holds: ``{"intValue": "5"}`` is 5."""
     if not isinstance(value, dict):
         return value
-    for name in ("intValue", "doubleValue", "stringValue", "boolValue"):
+    for name, kind in (("intValue", int), ("doubleValue", float), ("stringValue", str)):
         if name in value:
-            return value[name]
-    return None
+            return _lax(value[name], kind)
+    return value.get("boolValue")
+
+
+def _lax(value: object, kind: type) -> Any:
+    """Return a number that may be a text, as ProtoJSON allows; anything else as it is.
+
+    Source: https://protobuf.dev/programming-guides/json, the rows int64 and double.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from simserve.errors import InputError, unknown_name
@@ -10,7 +13,7 @@ from simserve.records.requests import RequestTable
 from simserve.traffic.trace_formats.azure import read_azure
 from simserve.traffic.trace_formats.bailian import read_bailian
 from simserve.traffic.trace_formats.burstgpt import read_burstgpt
-from simserve.traffic.trace_formats.columns import EVERYTHING, Part, TraceFile
+from simserve.traffic.trace_formats.columns import EVERYTHING, NotInOrderError, Part, TraceFile
 from simserve.traffic.trace_formats.detect import FORMATS, detect_format
 from simserve.traffic.trace_formats.lengths_only import read_lengths
 from simserve.traffic.trace_formats.mooncake import read_mooncake
@@ -25,7 +28,6 @@ _PLAIN_READERS: dict[str, Callable[[Path, Part], TraceFile]] = {
     "mooncake": read_mooncake,
     "burstgpt": read_burstgpt,
     "bailian": read_bailian,
-    "lengths": read_lengths,
 }
 
 
@@ -58,10 +60,10 @@ def read_trace(
 
     ``format`` is a name in ``FORMATS``; None finds it in the file (``detect_format``), or is a
     table if ``columns`` are named. ``part.head`` reads only that many rows from the file's
-    start (all, if it has fewer), and checks only those. ``block_tokens`` says what one entry of
-    ``hash_ids`` stands for in a timed-trace. ``rate_per_s`` and ``seed`` matter only to formats
-    that requests are drawn from; ``skip_incomplete`` leaves out spans (format otel) without token
-    counts. Columns that the format does not name are ignored.
+    start, and checks only those, unless they are not in order of arrival. ``block_tokens`` says
+    what one entry of ``hash_ids`` stands for in a timed-trace. ``rate_per_s`` and ``seed`` matter
+    only to formats that requests are drawn from; ``skip_incomplete`` leaves out spans (format
+    otel) without token counts. Columns that the format does not name are ignored.
 
     Raises:
         InputError: if the file, a row of it or an argument cannot be used.
@@ -77,17 +79,20 @@ def read_trace(
         raise InputError(str(path), "columns", "a value", f"nothing: {name} fixes them")
     if skip_incomplete and name != "otel":
         raise InputError(str(path), "skip_incomplete", True, f"nothing: {name} has no spans")
-    if name == "timed-trace":
-        return read_timed_trace(path, part, block_tokens or BLOCK_TOKENS)
-    if block_tokens is not None:
+    if block_tokens is not None and name != "timed-trace":
         raise InputError(str(path), "block_tokens", block_tokens, f"nothing: {name} fixes it")
-    if name == "table":
-        return read_table(path, part, columns)
-    if name == "otel":
-        return read_otel(path, part, skip_incomplete=skip_incomplete)
-    if name == "servegen":
-        return read_servegen(path, part, rate_per_s=rate_per_s, seed=seed)
-    return _PLAIN_READERS[name](path, part)
+    read: dict[str, Callable[[Path, Part], TraceFile]] = {
+        "timed-trace": partial(read_timed_trace, block_tokens=block_tokens or BLOCK_TOKENS),
+        "table": partial(read_table, columns=columns),
+        "lengths": partial(read_lengths, without_times=format is not None),
+        "otel": partial(read_otel, skip_incomplete=skip_incomplete),
+        "servegen": partial(read_servegen, rate_per_s=rate_per_s, seed=seed),
+        **_PLAIN_READERS,
+    }
+    try:
+        return read[name](path, part)
+    except NotInOrderError:
+        return read[name](path, replace(part, to_s=math.inf))  # all rows, of which the first
 
 
 def _format(

@@ -115,7 +115,8 @@ def read_servegen(
         raise InputError(str(path), WINDOWS, "no request in the part", "a longer part")
     requests = plain_requests(prompts, outputs)
     times = times_of(path, WINDOWS, times_s, PS_PER_S)
-    table = request_table(path, WINDOWS, times, requests, Part(head=part.head))
+    first = Part(head=part.head, to_s=math.inf)  # of all that were drawn
+    table = request_table(path, WINDOWS, times, requests, first)
     return TraceFile(
         requests=table, format="servegen", notes=_notes(inside), rescaled=rate_per_s is not None
     )

@@ -10,22 +10,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from simserve.errors import InputError
 
 # RFC 1952, section 2.3.1: the two bytes that every gzip member starts with.
 _GZIP_MAGIC = b"\x1f\x8b"
+# RFC 8878, section 3.1.1.
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A prompt of a million tokens in 16-token blocks is a line of about half a MiB; a file
 # without line ends must not be read into memory whole to find that out.
 _LONGEST_LINE_MIB = 16
-_LONGEST_LINE_BYTES = _LONGEST_LINE_MIB * 1024 * 1024
+LONGEST_LINE_BYTES = _LONGEST_LINE_MIB * 1024 * 1024
+_BUFFER_BYTES = 1 << 18
 _FIRST_BLOCK_BYTES, _LARGEST_BLOCK_BYTES = 1 << 16, 1 << 23
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of ``path`` that are not blank, with their row numbers, from 1.
 
-    Gzip is recognised by its content, not by its name. Line ends (LF or CRLF), the spaces
+    Gzip and Zstandard are recognised by content, not by name. Line ends (LF or CRLF), the spaces
     around a line and a byte-order mark are taken off.
 
     Raises:
@@ -33,9 +38,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     row = 0
     with _named(path, lambda: row), _open(path) as file:
-        while line := file.readline(_LONGEST_LINE_BYTES):
+        while line := file.readline(LONGEST_LINE_BYTES):
             row += 1
-            if len(line) == _LONGEST_LINE_BYTES:
+            if len(line) == LONGEST_LINE_BYTES:
                 raise _too_long(path, row)
             if row == 1:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
@@ -44,7 +49,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield row, line
 
 
-def line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+def line_blocks(path: Path, largest_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield whole lines, many at a time, with the row number of the first of them.
 
     Blocks begin small and grow, so that a look at the first rows costs no more than that.
@@ -60,17 +65,22 @@ def line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
             if row == 1 and not rest:
                 chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
             begin, end = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
-            if len(rest) + (begin if end else len(chunk)) >= _LONGEST_LINE_BYTES:
+            if len(rest) + (begin if end else len(chunk)) >= LONGEST_LINE_BYTES:
                 raise _too_long(path, row)
             if not end:
                 rest += chunk
                 continue
             block, rest = rest + chunk[:end], chunk[end:]
             yield row, block
-            row += block.count(b"\n")
-            size = min(4 * size, _LARGEST_BLOCK_BYTES)
+            row += lines_in(block)
+            size = min(4 * size, largest_bytes or _LARGEST_BLOCK_BYTES)
         if rest:
             yield row, rest
+
+
+def lines_in(block: bytes) -> int:
+    """Return how many line ends there are; ``bytes.count`` takes three times as long."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
 
 
 @contextlib.contextmanager
@@ -94,13 +104,25 @@ def _too_long(path: Path, row: int) -> InputError:
     return InputError(str(path), f"row {row}", "a longer line", allowed)
 
 
-def whole_content(path: Path) -> bytes | None:
-    """Return the unpacked content of a file, or None if it cannot be read whole."""
+def beginning(path: Path) -> bytes:
+    """Return what a file begins with, unpacked, as much as one line may hold.
+
+    Raises:
+        InputError: as ``numbered_lines``.
+    """
+    with _named(path, lambda: 0), _open(path) as file:
+        return file.read(LONGEST_LINE_BYTES).removeprefix(_BYTE_ORDER_MARK).lstrip()
+
+
+def whole_content(path: Path, most_bytes: int | None = None) -> bytes | None:
+    """Return the unpacked content of a file, or None if it cannot be read whole, or is larger."""
     try:
         with _open(path) as file:
-            return file.read()
+            content = file.read(-1 if most_bytes is None else most_bytes + 1)
     except (InputError, EOFError, OSError, zlib.error, MemoryError):
         return None
+    large = most_bytes is not None and len(content) > most_bytes
+    return None if large else content.removeprefix(_BYTE_ORDER_MARK)
 
 
 def decoded(path: Path, row: int, line: bytes) -> str:
@@ -121,9 +143,16 @@ def _open(path: Path) -> IO[bytes]:
     refuse_pipe(path)
     try:
         with path.open("rb") as file:
-            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            magic = file.read(len(_ZSTD_MAGIC))
     except ValueError:  # a zero byte
         got = "a name that no file can have"
         raise InputError(str(path), None, got, "a readable trace file") from None
-    # The buffer makes lines of a gzip file as cheap as those of a plain one.
-    return io.BufferedReader(gzip.GzipFile(path)) if packed else path.open("rb")
+    # The buffer makes lines of a packed file as cheap as those of a plain one.
+    if magic.startswith(_GZIP_MAGIC):
+        return io.BufferedReader(gzip.GzipFile(path), _BUFFER_BYTES)
+    if magic == _ZSTD_MAGIC:
+        import pyarrow as pa
+
+        unpacked = pa.CompressedInputStream(path.open("rb"), "zstd")
+        return io.BufferedReader(unpacked, _BUFFER_BYTES)
+    return path.open("rb", _BUFFER_BYTES)
