@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -78,12 +79,8 @@ class RunFacts:
     def remark(self) -> str | None:
         """Return what has to be said of engine, GPU and latency model; None if nothing."""
         deployment = self.resolved.get("deployment", {})
-        said = (
-            load_engine().remark_on(self.gpu),
-            remark_on_bf16(self.gpu, deployment.get("gpu", {}).get("numbers", {})),
-            remark_on(self.latency, deployment.get("model", {})),
-        )
-        return ". ".join(one for one in said if one is not None) or None
+        numbers = deployment.get("gpu", {}).get("numbers", {})
+        return _remark(self.gpu, numbers, self.latency, deployment.get("model", {}))
 
     def slo(self) -> Slo | None:
         """Return the objectives of all that have none of their own, if any were given."""
@@ -184,6 +181,23 @@ def facts_of(scenario: Scenario) -> RunFacts:
 def assumed_numbers(deployment: Deployment) -> int:
     """Return how many numbers behind the answer nobody has measured or published."""
     return len(assumed_names(deployment))
+
+
+def remark_of(deployment: Deployment) -> str | None:
+    """Return what a run of ``deployment`` would remark (``RunFacts.remark``); None if nothing."""
+    gpu = deployment.gpu
+    return _remark(gpu.name, gpu.sources, deployment.latency, deployment.model.described())
+
+
+def _remark(
+    gpu: str, numbers: Mapping[str, Any], latency: str, model: Mapping[str, Any]
+) -> str | None:
+    said = (
+        load_engine().remark_on(gpu),
+        remark_on_bf16(gpu, numbers),
+        remark_on(latency, model),
+    )
+    return ". ".join(one for one in said if one is not None) or None
 
 
 def assumed_names(deployment: Deployment) -> list[str]:

@@ -97,6 +97,8 @@ def _arrivals(facts: RunFacts) -> Mapping[str, Any]:
 
 
 def _unsteady(verdict: Verdict, window: SteadyWindow) -> str | None:
+    if verdict.name == "undecided":
+        return "the run is too short to show a steady state"
     if verdict.name != "stable":
         return f"the run is {verdict.name}"
     if not window.settled:

@@ -17,6 +17,12 @@ from simserve.results.run_sample import RATES, RunSample
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 # Of runs that are steady a few look otherwise by chance; more than this share is no chance.
 UNSTEADY_SHARE = 0.1
+# What contains the time of decode steps. Where the batch wanders slowly, that time does, and other
+# requests' lengths hide it from the batches of E2E and from the rises of ITL; TPOT shows it.
+_PACED = ("tpot", "itl", "e2el")
+# Of 100 parts of a run, 25 rises are pure chance. Chosen on the engine at 10 to 26 requests/s.
+FEWEST_SLOW_RISES = 10
+SLOW_PACE = f"too short: decoding slows down fewer than {FEWEST_SLOW_RISES} times"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +48,10 @@ def steady_state(runs: Sequence[RunSample]) -> SteadyState:
     """Return what ``runs`` of one scenario say together."""
     whole_runs = runs[0].changes
     reason = _no_steady_state(runs)
-    latencies: dict[str, dict[str, Interval]] = {}
+    latencies: Mapping[str, Mapping[str, Interval]] = {}
     rates: dict[str, Interval] = {}
     if reason is None:
-        for metric in LATENCY_METRICS:
-            series = [run.latencies[metric] for run in runs if metric in run.latencies]
-            found = _statistics(Estimates(series, whole_runs=whole_runs))
-            if found:
-                latencies[metric] = found
+        latencies = _latencies(runs, whole_runs)
         for rate in RATES:
             series = [run.rates[rate] for run in runs]
             mean = Estimates(series, whole_runs=whole_runs, is_rate=True).mean()
@@ -58,6 +60,30 @@ def steady_state(runs: Sequence[RunSample]) -> SteadyState:
     return SteadyState(
         runs=tuple(runs), latencies=latencies, rates=rates, reason=reason, whole_runs=whole_runs
     )
+
+
+def _latencies(runs: Sequence[RunSample], whole_runs: bool) -> dict[str, dict[str, Interval]]:
+    """Return every statistic of every latency; without ends where decoding wanders too slowly."""
+    estimates = {
+        metric: Estimates(
+            [run.latencies[metric] for run in runs if metric in run.latencies],
+            whole_runs=whole_runs,
+        )
+        for metric in LATENCY_METRICS
+    }
+    pace = estimates["tpot"]
+    wanders = bool(pace.runs) and not whole_runs and pace.slow_rises < FEWEST_SLOW_RISES
+    found = {}
+    for metric, one in estimates.items():
+        statistics = _statistics(one)
+        if wanders and metric in _PACED:
+            statistics = {
+                name: Interval(value=known.value, reason=known.reason or SLOW_PACE)
+                for name, known in statistics.items()
+            }
+        if statistics:
+            found[metric] = statistics
+    return found
 
 
 def point_statistics(run: RunSample) -> dict[str, dict[str, float]]:

@@ -12,8 +12,9 @@ slower; there growth alone proves nothing, because a long request or a rising ra
 fills the batch. It proves overload only if the larger batch did not serve more work. If it did,
 a larger one yet may serve all of it, or run out of memory first: no one can tell from such a run.
 
-*Backlogged* is everything between: all at once, a queue left over at the last arrival, growth
-that may be chance or may end, or a run too short for a queue to show itself.
+*Backlogged* is a run that left a queue behind: all at once, or one left over at the last
+arrival. *Undecided* is one too short to tell: growth that may be chance or may end, or a system
+that was still filling up.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from simserve.results.samples import three_digits
 from simserve.results.token_times import left_ps
 
 FloatArray = npt.NDArray[np.float64]
-VerdictName = Literal["stable", "backlogged", "overloaded"]
+VerdictName = Literal["stable", "undecided", "backlogged", "overloaded"]
 
 # Choices of this module, checked on queues with known load in tests/results/test_verdict.py.
 # Intervals in the second half; 20 leave Student's t close to the normal distribution.
@@ -133,9 +134,9 @@ def judge_times(arrival_ps: PsArray, scheduled_ps: PsArray, finish_ps: PsArray) 
         if saturated and slower >= T_LIMIT:
             return _overloaded(counts, "in the system")
         if saturated or counts.stay_ratio() >= STAY_RATIO:
-            return _doubtful(counts)
+            return _doubtful(counts, _queue_left(counts, scheduled_ps, arrival_ps))
     if counts.too_short and counts.outgrows_chance:
-        return _doubtful(counts, since=_QUARTER)
+        return _doubtful(counts, _queue_left(counts, scheduled_ps, arrival_ps), since=_QUARTER)
     return _without_overload(counts, arrival_ps, scheduled_ps)
 
 
@@ -261,35 +262,54 @@ def _overloaded(counts: _Counts, which: str) -> Verdict:
     )
 
 
-def _doubtful(counts: _Counts, since: int = INTERVALS) -> Verdict:
+def _doubtful(counts: _Counts, queue_left: bool, since: int = INTERVALS) -> Verdict:
     before, after = int(counts.in_system[since]), int(counts.in_system[-1])
     part = "second half" if since == INTERVALS else "last three quarters"
     return Verdict(
-        name="backlogged",
+        name="backlogged" if queue_left else "undecided",
         growing=True,
         reason=f"requests in the system went from {before:,} to {after:,} over the {part} of "
-        f"{three_digits(counts.window_s)} s of arrivals; a longer run would tell whether that goes "
-        "on",
+        f"{three_digits(counts.window_s)} s of arrivals{_faster(counts)}; a longer run would tell "
+        "whether that goes on",
     )
+
+
+def _faster(counts: _Counts) -> str:
+    """Return that requests came faster in the last quarter than in the third, if beyond chance."""
+    third, last = np.diff(counts.arrivals[[INTERVALS, INTERVALS + _QUARTER, 2 * INTERVALS]])
+    if last - third < CHANCE_DEVIATIONS * math.sqrt(third + last):
+        return ""
+    rates = [three_digits(float(one) / (counts.window_s / 4)) for one in (third, last)]
+    return f", at whose end they came faster ({rates[0]} and then {rates[1]} per second)"
+
+
+def _clearing_s(scheduled_ps: PsArray, arrival_ps: PsArray) -> float:
+    """Return how long those waiting at the last arrival took; if some still do, all the window."""
+    last_ps = int(arrival_ps[-1])
+    if (scheduled_ps == NEVER_PS).any():
+        return (last_ps - int(arrival_ps[0])) / PS_PER_S
+    return max(int(scheduled_ps.max()) - last_ps, 0) / PS_PER_S
+
+
+def _queue_left(counts: _Counts, scheduled_ps: PsArray, arrival_ps: PsArray) -> bool:
+    """Return whether a queue was left at the last arrival that took long to clear."""
+    slow = _clearing_s(scheduled_ps, arrival_ps) >= CLEARING_LIMIT_FRAC * counts.window_s
+    return bool(counts.waiting[-1] >= WAITING_LIMIT and slow)
 
 
 def _without_overload(counts: _Counts, arrival_ps: PsArray, scheduled_ps: PsArray) -> Verdict:
     waiting = int(counts.waiting[-1])
-    clearing_ps = max(int(scheduled_ps.max()) - int(arrival_ps[-1]), 0)
-    if (scheduled_ps == NEVER_PS).any():
-        clearing_ps = int(arrival_ps[-1] - arrival_ps[0])
-    clearing_s = clearing_ps / PS_PER_S
-    if waiting >= WAITING_LIMIT and clearing_s >= CLEARING_LIMIT_FRAC * counts.window_s:
+    if _queue_left(counts, scheduled_ps, arrival_ps):
         return Verdict(
             name="backlogged",
             reason=f"{waiting:,} of {len(arrival_ps):,} requests were still waiting at the last "
-            f"arrival and took {three_digits(clearing_s)} s to clear, after "
-            f"{three_digits(counts.window_s)} s of arrivals",
+            f"arrival and took {three_digits(_clearing_s(scheduled_ps, arrival_ps))} s to clear, "
+            f"after {three_digits(counts.window_s)} s of arrivals",
         )
     inside = int(counts.in_system[-1])
     if counts.too_short:
         return Verdict(
-            name="backlogged",
+            name="undecided",
             reason=f"{inside:,} of {len(arrival_ps):,} requests were still in the system at the "
             "last arrival: too short a run to show a steady state",
         )

@@ -74,9 +74,16 @@ def bands(found: Waterfalls, metric: str, percentile: float) -> list[Band]:
     """
     _, parts_s = parts_s_of(found, metric)
     asked = (max(percentile - _HALF_BAND, 0.0), min(percentile + _HALF_BAND, 100.0))
-    order = np.argsort(parts_s.sum(axis=1), kind="stable")
+    order = _by_latency(parts_s)
     ranges = dict.fromkeys((ALL, MEDIAN_BAND, TAIL_BAND, asked))
     return [_band(parts_s, order, *one) for one in ranges if len(order)]
+
+
+def requests_of(found: Waterfalls, metric: str, band: Band) -> IntArray:
+    """Return the numbers of the requests of one of the ``bands``: ``int64[band.requests]``."""
+    who, parts_s = parts_s_of(found, metric)
+    order = _by_latency(parts_s)
+    return np.asarray(who[order[_places(len(order), band.low or 0.0, band.high or 0.0)]])
 
 
 def of_request(found: Waterfalls, requests: RequestTable, name: str, metric: str) -> Band:
@@ -97,15 +104,23 @@ def of_request(found: Waterfalls, requests: RequestTable, name: str, metric: str
     return Band(name=name, low=None, high=None, requests=1, parts_s=parts)
 
 
+def _by_latency(parts_s: FloatArray) -> IntArray:
+    return np.argsort(parts_s.sum(axis=1), kind="stable")
+
+
+def _places(count: int, low: float, high: float) -> slice:
+    first = min(math.floor(count * low / 100), count - 1)
+    return slice(first, max(math.ceil(count * high / 100), first + 1))
+
+
 def _band(parts_s: FloatArray, order: IntArray, low: float, high: float) -> Band:
-    first = min(math.floor(len(order) * low / 100), len(order) - 1)
-    stop = max(math.ceil(len(order) * high / 100), first + 1)
-    mean_s = parts_s[order[first:stop]].mean(axis=0)
+    there = order[_places(len(order), low, high)]
+    mean_s = parts_s[there].mean(axis=0)
     name = "all" if (low, high) == ALL else f"p{low:g}-p{high:g}"
     return Band(
         name=name,
         low=low,
         high=high,
-        requests=stop - first,
+        requests=len(there),
         parts_s=dict(zip(COMPONENTS, mean_s.tolist(), strict=True)),
     )

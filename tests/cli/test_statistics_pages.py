@@ -18,6 +18,7 @@ from simserve.results.batch_means import BATCH_COUNTS, INDEPENDENCE_LEVEL
 from simserve.results.intervals import (
     FEWEST_RISES,
     FEWEST_RISES_BEYOND,
+    FEWEST_RISES_OF_MEAN,
     SMALLEST_SIZE,
     SMALLEST_TAIL,
 )
@@ -49,7 +50,8 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
     assert f"{first} of them, or {others[0]}, {others[1]} or {others[2]}" in said
     assert f"independence at level {INDEPENDENCE_LEVEL}" in said
     assert f"fewer than {SMALLEST_SIZE} independent requests" in said
-    assert f"or fewer than {SMALLEST_TAIL} lie beyond a percentile" in said
+    assert f"or fewer than {SMALLEST_TAIL} independent requests lie beyond it" in said
+    assert f"rises above its median fewer than {FEWEST_RISES_OF_MEAN} times" in said
     assert f"rises above its median fewer than {FEWEST_RISES} times" in said
     assert f"fewer than {FEWEST_RISES_BEYOND} of these rises are left" in said
     assert f"at most {MOST_REPLICATIONS}." in said and f"{DRAWS} draws" in said

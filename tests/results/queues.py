@@ -17,9 +17,18 @@ from simserve.results.warmup import warmup_entries
 _DIGITS = 80  # the series for M/D/1 alternates: terms are far larger than their sum
 
 
+# Squared coefficients of variation of the service, and, of bursty arrivals, of the gaps.
+_SERVICE = {"M/M/1": 1.0, "M/D/1": 0.0, "M/lognormal/1": 2.0, "bursty/M/1": 1.0}
+_BURSTY = 4.0
+
+
 @dataclass(frozen=True)
 class Queue:
-    """One server with Poisson arrivals and mean service 1: ``kind`` is M/M/1 or M/D/1."""
+    """One server with mean service 1: ``kind`` is one of ``_SERVICE``.
+
+    Arrivals are Poisson, but for "bursty/M/1": gamma gaps, whose standard deviation is twice
+    their mean. Percentiles of "M/lognormal/1" have no closed form.
+    """
 
     kind: str
     load: float
@@ -27,22 +36,46 @@ class Queue:
     def sojourn_times(self, requests: int, seed: int) -> FloatArray:
         """Return the times in the system of ``requests`` from an empty start (Lindley)."""
         rng = np.random.default_rng([seed, int(self.load * 100), len(self.kind)])
-        arrival = np.cumsum(rng.exponential(1 / self.load, requests))
-        is_fixed = self.kind == "M/D/1"
-        service = np.ones(requests) if is_fixed else rng.exponential(1.0, requests)
+        if self.kind == "bursty/M/1":
+            gaps = rng.gamma(1 / _BURSTY, _BURSTY / self.load, requests)
+        else:
+            gaps = rng.exponential(1 / self.load, requests)
+        arrival, service = np.cumsum(gaps), self._service(rng, requests)
         upto = np.cumsum(service)
         return upto + np.maximum.accumulate(arrival - (upto - service)) - arrival
 
+    def _service(self, rng: np.random.Generator, requests: int) -> FloatArray:
+        if self.kind == "M/D/1":
+            return np.ones(requests)
+        if self.kind == "M/lognormal/1":
+            variance = math.log(1 + _SERVICE[self.kind])
+            return rng.lognormal(-variance / 2, math.sqrt(variance), requests)
+        return rng.exponential(1.0, requests)
+
     @property
     def mean(self) -> float:
-        """The mean time in the system (Pollaczek-Khinchine)."""
-        squared_cv = 1.0 if self.kind == "M/M/1" else 0.0
-        return 1 + self.load * (1 + squared_cv) / (2 * (1 - self.load))
+        """The mean time in the system (Pollaczek-Khinchine; of G/M/1, of an exponential)."""
+        if self.kind == "bursty/M/1":
+            return 1 / self._spare
+        return 1 + self.load * (1 + _SERVICE[self.kind]) / (2 * (1 - self.load))
+
+    @property
+    def _spare(self) -> float:
+        """The rate of the exponential that is the time in the system of M/M/1 and G/M/1.
+
+        Of G/M/1, 1 - x for the x that is the transform of the gaps at 1 - x (Takács, 1962).
+        """
+        if self.kind == "M/M/1":
+            return 1 - self.load
+        x = 0.0
+        for _ in range(1000):
+            x = (1 + _BURSTY * (1 - x) / self.load) ** (-1 / _BURSTY)
+        return 1 - x
 
     def percentile(self, q: float) -> float:
         """Return the percentile of the time in the system."""
-        if self.kind == "M/M/1":
-            return -math.log(1 - q / 100) / (1 - self.load)
+        if self.kind in ("M/M/1", "bursty/M/1"):
+            return -math.log(1 - q / 100) / self._spare
         low, high = 0.0, 200.0
         while high - low > 1e-9:
             middle = (low + high) / 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simserve.results.batch_means import Series
 from simserve.results.critical_values import normal, student_t
 from simserve.results.intervals import (
-    FEW_RISES,
+    FEW_RISES_OF_MEAN,
     FEW_RUNS,
     NOT_INDEPENDENT,
     NOTHING_MEASURED,
@@ -116,7 +116,7 @@ def test_a_spell_counts_once_however_many_requests_it_holds() -> None:
     rng = np.random.default_rng(5)
     spells = np.repeat(np.tile([0.0, 10.0], 12), 200) + rng.normal(size=4800)
     in_spells, mixed = of(spells).mean(), of(rng.permutation(spells)).mean()
-    assert in_spells is not None and in_spells.reason in (FEW_RISES, NOT_INDEPENDENT)
+    assert in_spells is not None and in_spells.reason in (FEW_RISES_OF_MEAN, NOT_INDEPENDENT)
     assert mixed is not None and mixed.low is not None
 
 
@@ -186,6 +186,52 @@ def test_a_skewed_sample_gets_a_lopsided_interval() -> None:
     found = of(values).mean()
     assert found is not None and found.low is not None and found.high is not None
     assert found.high - found.value > found.value - found.low
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_mirrored_values_get_the_mirrored_interval(seed: int) -> None:
+    values = np.random.default_rng(seed).exponential(size=1001)
+    one, other = of(values).mean(), of(-values).mean()
+    assert one is not None and other is not None
+    assert (one.low is None) == (other.low is None)
+    if one.low is not None and one.high is not None:
+        assert other.low == pytest.approx(-one.high, rel=1e-3)
+        assert other.high == pytest.approx(-one.low, rel=1e-3)
+
+
+def test_the_longer_tail_stretches_the_interval_most_where_least_was_seen() -> None:
+    def stretch(requests: int) -> float:
+        found = [of(Queue("M/M/1", 0.5).sojourn_times(requests, seed)).mean() for seed in range(20)]
+        sides = [
+            (one.high - one.value) / (one.value - one.low)
+            for one in found
+            if one is not None and one.low is not None and one.high is not None
+        ]
+        return float(np.mean(sides))
+
+    short, longer, long = stretch(1000), stretch(4000), stretch(64_000)
+    assert short > longer > long > 1
+    assert long < 1.2
+
+
+def test_symmetric_values_get_nearly_symmetric_intervals() -> None:
+    for seed in range(10):
+        one = of(np.random.default_rng(seed).normal(size=2000)).mean()
+        assert one is not None
+        if one.low is not None and one.high is not None:
+            assert one.high - one.value == pytest.approx(one.value - one.low, rel=0.1)
+
+
+def test_whole_runs_get_students_t_however_skewed_they_are() -> None:
+    rng = np.random.default_rng(2)
+    runs = [Series.of_values(rng.lognormal(0, 1, 300)) for _ in range(6)]
+    one = Estimates(runs, whole_runs=True).mean()
+    assert one is not None and one.low is not None and one.high is not None
+    means = [float(run.values.mean()) for run in runs]
+    half = student_t(5) * float(np.std(means, ddof=1)) / math.sqrt(6)
+    assert one.high - one.value == pytest.approx(half)
+    assert one.value - one.low == pytest.approx(half)
 
 
 def test_relative_half_width_is_of_the_wider_side() -> None:

@@ -104,7 +104,12 @@ def test_without_objectives_there_is_no_report() -> None:
     [
         (Verdict(name="stable", reason=""), True, "met"),
         (Verdict(name="backlogged", reason=""), True, "met in this run, which is backlogged"),
-        (Verdict(name="backlogged", reason="", growing=True), False, "not shown to be met"),
+        (Verdict(name="undecided", reason=""), True, "met in this run, which is undecided"),
+        (
+            Verdict(name="undecided", reason="", growing=True),
+            False,
+            "not shown to be met: met in this run",
+        ),
         (Verdict(name="overloaded", reason=""), False, "not met: the deployment is overloaded"),
     ],
 )

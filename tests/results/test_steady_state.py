@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,16 @@ import pytest
 
 import simserve
 from simserve.planning.run_scenario import run
+from simserve.results.batch_means import Series
+from simserve.results.intervals import Estimates
 from simserve.results.metrics import LATENCY_METRICS
 from simserve.results.result import Result
-from simserve.results.steady_state import STATISTICS, point_statistics, steady_state
+from simserve.results.steady_state import (
+    SLOW_PACE,
+    STATISTICS,
+    point_statistics,
+    steady_state,
+)
 from tests.results.reference_run import Options
 from tests.results.scenarios import result
 
@@ -28,6 +36,60 @@ def test_a_steady_run_has_an_interval_or_a_reason_for_every_number(small: Path) 
         assert tuple(found) == STATISTICS
         assert all((one.low is None) == (one.reason is not None) for one in found.values())
     assert all(one.low is not None for one in state.rates.values())
+
+
+def shipped(rate: float, seed: int) -> Result:
+    settings = [f"workload.arrivals.rate_per_s={rate}", "workload.num_requests=3000"]
+    return run(simserve.load_scenario(settings=settings, seed=seed))
+
+
+def test_where_the_batch_wanders_slowly_what_contains_decode_steps_has_no_interval() -> None:
+    # At 26/s a run of this length is worth two independent ones; other noise hides it in E2E.
+    states = [shipped(26, seed).steady_state for seed in range(6)]
+    steady = [one for one in states if one.reason is None]
+    assert len(steady) >= 4
+    dashed = [
+        one
+        for one in steady
+        if all(
+            each.low is None
+            for name in ("tpot", "itl", "e2el")
+            for each in one.latencies[name].values()
+        )
+    ]
+    assert len(dashed) >= len(steady) - 2
+
+
+def test_what_contains_decode_steps_is_not_better_known_than_they_are() -> None:
+    sample = shipped(10, 0).sample
+    place = np.arange(len(sample.latencies["tpot"].weights))
+    # Five waves: the sum of a request's steps may look well known, and hangs on these.
+    waves = Series.of_values(0.01 + 0.002 * np.sin(place / len(place) * 10 * np.pi))
+    slow = dataclasses.replace(sample, latencies={**sample.latencies, "tpot": waves})
+    before, after = steady_state([sample]), steady_state([slow])
+    for name in ("mean", "p50"):
+        assert before.latencies["e2el"][name].low is not None
+        assert after.latencies["e2el"][name].reason == SLOW_PACE
+        assert after.latencies["e2el"][name].value == before.latencies["e2el"][name].value
+        assert after.latencies["ttft"][name] == before.latencies["ttft"][name]
+
+
+def test_where_it_does_not_every_mean_has_one() -> None:
+    for seed in range(3):
+        state = shipped(10, seed).steady_state
+        assert all(state.latencies[name]["mean"].low is not None for name in ("ttft", "e2el"))
+
+
+def test_several_runs_add_up_how_often_decoding_slowed_down() -> None:
+    samples = [shipped(26, seed).sample for seed in range(4)]
+    series = [one.latencies["tpot"] for one in samples]
+    alone = sum(Estimates([one]).slow_rises for one in series)
+    # Against the median of all, a run rises about as often as against its own.
+    assert Estimates(series).slow_rises == pytest.approx(alone, rel=0.4)
+
+
+def test_a_constant_pace_does_not_wander() -> None:
+    assert Estimates([Series.of_values(np.full(500, 0.01))]).slow_rises == np.inf
 
 
 def test_the_rates_are_those_of_the_arrivals(small: Path) -> None:

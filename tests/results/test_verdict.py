@@ -114,14 +114,14 @@ def test_requests_that_never_wait_are_stable_however_long_they_take() -> None:
 def test_a_batch_that_is_still_filling_up_is_not_overloaded() -> None:
     arrival = np.arange(0, 60, 0.1)
     verdict = judge_times(*endless_servers(arrival, np.full(600, 80.0)))
-    assert (verdict.name, verdict.growing) == ("backlogged", True)
+    assert (verdict.name, verdict.growing) == ("undecided", True)
     assert "a longer run would tell" in verdict.reason
 
 
 def test_a_first_look_at_a_few_requests_is_too_short_and_no_growth() -> None:
     arrival = np.arange(0, 5, 0.1)
     verdict = judge_times(*endless_servers(arrival, np.full(50, 8.0)))
-    assert (verdict.name, verdict.growing) == ("backlogged", False)
+    assert (verdict.name, verdict.growing) == ("undecided", False)
     assert "too short a run" in verdict.reason
 
 
@@ -136,17 +136,22 @@ def test_a_run_of_fewer_than_ten_stays_is_too_short_to_be_stable(stays: int, see
     # Little's law: the share of all requests that is in the system is a stay's of the window.
     arrival = np.cumsum(np.random.default_rng(seed).exponential(1.0, 400 * stays))
     verdict = judge_times(*endless_servers(arrival, np.full(400 * stays, 400.0)))
-    assert verdict.name == "backlogged"
+    assert verdict.name == "undecided"
 
 
-def saturating(rate: float, requests: int, seed: int) -> Times:
+def saturating(
+    rate: float, requests: int, seed: int, *, burst_frac: float = 0.0, times: float = 2.0
+) -> Times:
     """Return the times of processor sharing whose whole grows with the batch.
 
     ``n`` requests, each of one second of work on average, together get
     ``CEILING * n / (n + HALF)`` seconds of it each second: first bound by memory, then by compute.
+    The last ``burst_frac`` of the requests come so many ``times`` as fast.
     """
     rng = np.random.default_rng(seed)
-    arrival = np.cumsum(rng.exponential(1 / rate, requests))
+    gaps = rng.exponential(1 / rate, requests)
+    gaps[round(requests * (1 - burst_frac)) :] /= times
+    arrival = np.cumsum(gaps)
     need = rng.gamma(2.0, 0.5, requests)
     finish = np.empty(requests)
     # Whoever comes leaves when what everyone has got meanwhile reaches its mark.
@@ -189,6 +194,41 @@ def test_what_is_stable_is_not_overloaded_in_a_run_ten_times_as_long(load: float
         short = judge_times(*saturating(load * CEILING, 2000, seed))
         longer = judge_times(*saturating(load * CEILING, 20_000, seed))
         assert (short.name, longer.name) != ("stable", "overloaded"), (seed, short.reason)
+
+
+@pytest.mark.parametrize("burst_frac", [0.0, 0.02, 0.05])
+@pytest.mark.parametrize("load", [0.4, 0.6])
+def test_a_short_burst_at_the_end_leaves_a_light_load_stable(
+    load: float, burst_frac: float
+) -> None:
+    for seed in range(4):
+        times = saturating(load * CEILING, 3000, seed, burst_frac=burst_frac)
+        assert judge_times(*times).name == "stable"
+
+
+def test_a_longer_burst_at_the_end_is_named_where_growth_is_in_doubt() -> None:
+    # Twice the rate in the last tenth fills the batch; nobody can tell if it would stay so.
+    found = [
+        judge_times(*saturating(0.6 * CEILING, 3000, seed, burst_frac=0.1)) for seed in range(12)
+    ]
+    assert {one.name for one in found} <= {"stable", "undecided"}
+    doubtful = [one for one in found if one.growing]
+    said = sum("at whose end they came faster" in one.reason for one in doubtful)
+    assert said > len(doubtful) / 2
+
+
+def test_growth_at_a_constant_rate_is_not_put_down_to_a_burst() -> None:
+    found = [judge_times(*saturating(1.05 * CEILING, 1000, seed)) for seed in range(5)]
+    doubtful = [one for one in found if one.growing]
+    assert doubtful
+    assert not any("came faster" in one.reason for one in doubtful)
+
+
+def test_a_queue_left_by_a_burst_is_backlogged_however_fast_it_came() -> None:
+    for times in (4, 10, 100):
+        burst = 2000 + np.arange(1, 201) / times
+        arrival = np.concatenate([np.arange(0, 2000, 2.0), burst])
+        assert judge_times(*queue(0, 1200, 0, arrival=arrival)).name == "backlogged"
 
 
 def test_everyone_let_in_but_ever_slower_is_overloaded() -> None:
