@@ -10,7 +10,7 @@ from simserve.cli import options as given
 from simserve.cli.again import again
 from simserve.cli.exits import ANSWER_IS_NO
 from simserve.cli.progress import progress
-from simserve.cli.replicated import Workers, parse_share
+from simserve.cli.replicated import GoodShare, Workers, parse_share
 from simserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ ThinkTime = Annotated[
     str | None,
     typer.Option(
         "--think-time", metavar="TIME", help="Mean time users think before they ask, e.g. 30s."
-    ),
-]
-GoodShare = Annotated[
-    str,
-    typer.Option(
-        "--good-share",
-        metavar="PERCENT",
-        help="Share of requests of which objectives per request (ttft:500) are asked.",
     ),
 ]
 Replications = Annotated[

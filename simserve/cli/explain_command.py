@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +16,6 @@ from simserve.errors import InputError
 if TYPE_CHECKING:
     from simserve.planning.explanation import Explanation
 
-RUN_FILE = "run.json"  # as in results.result, which is not imported for --help
 _REPLICATIONS = 4  # as in planning.explanation
 _MOST_REPLICATIONS = 1000
 
@@ -96,6 +94,7 @@ def _said(params: dict[str, Any]) -> Explanation:
     from simserve.planning.explanation import explain as explained
     from simserve.planning.processes import all_cores, check_workers
     from simserve.planning.what_if import Question
+    from simserve.planning.where_it_changed import is_run_folder
     from simserve.results.result import Result
 
     percentile, runs, workers = params["percentile"], params["replications"], params["workers"]
@@ -127,11 +126,6 @@ def _said(params: dict[str, Any]) -> Explanation:
             workers=workers or all_cores(),
             on_progress=news,
         )
-
-
-def is_run_folder(source: str | None) -> bool:
-    """Return whether an argument is a folder of a saved run."""
-    return source is not None and (Path(source) / RUN_FILE).is_file()
 
 
 def refuse_scenario_options(params: dict[str, Any]) -> None:

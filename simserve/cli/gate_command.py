@@ -8,7 +8,7 @@ import typer
 
 from simserve.cli import options as given
 from simserve.cli.exits import ANSWER_IS_NO
-from simserve.cli.replicated import Workers, parse_share
+from simserve.cli.replicated import GoodShare, Workers, parse_share
 from simserve.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,14 +20,6 @@ Baseline = Annotated[
         "--baseline",
         metavar="FOLDER|JSON",
         help="The run before the change: a folder of 'run --out', or a benchmark's JSON.",
-    ),
-]
-GoodShare = Annotated[
-    str,
-    typer.Option(
-        "--good-share",
-        metavar="PERCENT",
-        help="Share of requests of which objectives per request (ttft:500) are asked.",
     ),
 ]
 Replications = Annotated[

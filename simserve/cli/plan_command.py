@@ -12,11 +12,10 @@ import typer
 
 from simserve.cli import options as given
 from simserve.cli.again import again
-from simserve.cli.capacity_command import GoodShare
 from simserve.cli.cost_command import Prices, Terms, TermsName
 from simserve.cli.exits import ANSWER_IS_NO
 from simserve.cli.progress import progress
-from simserve.cli.replicated import Workers, parse_share
+from simserve.cli.replicated import GoodShare, Workers, parse_share
 from simserve.errors import InputError
 
 if TYPE_CHECKING:

@@ -39,6 +39,14 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Processes; all cores if not given."),
 ]
+GoodShare = Annotated[
+    str,
+    typer.Option(
+        "--good-share",
+        metavar="PERCENT",
+        help="Share of requests of which objectives per request (ttft:500) are asked.",
+    ),
+]
 
 _FINEST, _COARSEST = 0.001, 1.0
 

@@ -96,6 +96,8 @@ def sweep(
     else:
         rows = _rows(points, choice, out, workers=workers, resume=resume)
     typer.echo(json.dumps(rows, indent=2) if as_json else table(rows, list(points[0].values)))
+    for remark in _remarks(points):
+        typer.echo("\n".join(filled(f"Note  {remark}.", hang="      ")), err=as_json)
     if not dry_run and not any(_is_good(row) for row in rows):
         raise typer.Exit(ANSWER_IS_NO)
 
@@ -137,6 +139,15 @@ def _planned(point: SweepPoint) -> dict[str, Any]:
     if point.scenario is None:
         return {**point.values, "verdict": DOES_NOT_FIT, "reason": point.reason}
     return {**point.values, "verdict": "to-run", "scenario_digest": point.scenario.digest()}
+
+
+def _remarks(points: Sequence[SweepPoint]) -> list[str]:
+    """Return what has to be said of the engines, GPUs and latency models, each once."""
+    from simserve.results.run_facts import remark_of
+
+    scenarios = [point.scenario for point in points if point.scenario is not None]
+    remarks = [remark_of(one.deployment) for one in scenarios]
+    return [one for one in dict.fromkeys(remarks) if one is not None]
 
 
 def _is_good(row: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from simserve.planning.load_tests import LoadTest, LoadTester
 from simserve.planning.loads import LoadDial, load_dial
 from simserve.planning.replications import is_random
 from simserve.results.promises import GOOD_SHARE
+from simserve.traffic.generate import generate
 
 REPLICATIONS = 4
 """Replications per load: enough to tell chance from load, few enough to wait for."""
@@ -59,6 +60,13 @@ class Capacity:
     loads_tested: int = 0
     replications: int = 0
     good_share: float = GOOD_SHARE
+
+    @property
+    def refused_frac(self) -> float:
+        """The share of requests that are refused at any load: no token of an answer has room."""
+        scenario = self.dial.at(self.dial.start, self.dial.requests_at(self.dial.start))
+        prompts = generate(scenario.workload, scenario.seed).prompt_tokens
+        return float((prompts >= scenario.deployment.engine.max_model_len).mean())
 
 
 def find_capacity(

@@ -22,14 +22,13 @@ from simserve.inputs.prices import (
 )
 from simserve.inputs.scenario import Scenario
 from simserve.inputs.sourced import Sourced
-from simserve.latency.roofline_trust import remark_on
 from simserve.planning.break_even import Swing
 from simserve.planning.capacity import Capacity, find_capacity
 from simserve.planning.cost_question import CostQuestion, OffersFor
 from simserve.planning.fleet import EVERY_HOUR, MONTHS_PER_YEAR, Bill, FleetRule, monthly_bill
 from simserve.planning.operating_point import Load, OperatingPoint, load_of, operate
 from simserve.planning.self_host_or_api import ApiComparison, Ranges, compare, swings
-from simserve.results.run_facts import assumed_names
+from simserve.results.run_facts import assumed_names, remark_of
 from simserve.results.token_cost import S_PER_HOUR
 
 _TWO_RUNS = (
@@ -147,6 +146,11 @@ def cost(
         peak_is_given=question.peak_to_mean is not None or _stated_peak(scenario) is not None,
     )
     apis = compare(chosen, rule, rate, point, ranges)
+    remarks = (
+        remark_of(scenario.deployment),
+        offers_for.dearer_than_on_demand(rule.offer),
+        thin_choice([one.usd_per_gpu_hour for one in offers]),
+    )
     return CostReport(
         scenario=scenario,
         question=question,
@@ -161,12 +165,7 @@ def cost(
         apis=apis,
         swings=swings(apis[0], rule, rate, point, ranges) if apis else (),
         assumed=tuple(_assumed(scenario, question, rule, apis, point)),
-        warnings=(
-            *filter(None, [_trust(scenario)]),
-            *filter(None, [offers_for.dearer_than_on_demand(rule.offer)]),
-            *filter(None, [thin_choice([one.usd_per_gpu_hour for one in offers])]),
-            *_warnings(question, rule.offer, apis, point),
-        ),
+        warnings=(*filter(None, remarks), *_warnings(question, rule.offer, apis, point)),
     )
 
 
@@ -312,11 +311,6 @@ def _assumed(
     if apis and point.tokens.cached_tokens:
         names.append("cache hits at the API")
     return names
-
-
-def _trust(scenario: Scenario) -> str | None:
-    deployment = scenario.deployment
-    return remark_on(deployment.latency, deployment.model.described())
 
 
 def _warnings(

@@ -28,6 +28,13 @@ from simserve.planning.other_hardware import (
     without_host_time,
 )
 from simserve.planning.perfect_cache import COHORT, with_perfect_cache, with_perfect_hits
+from simserve.planning.tamed_requests import (
+    LONG_PERCENTILE,
+    longest_usual_prompt,
+    why_not_even,
+    with_even_arrivals,
+    with_prompts_cut,
+)
 from simserve.planning.what_if import Change, Effect
 from simserve.records.clock import to_ps
 from simserve.records.requests import IntArray, RequestTable
@@ -36,25 +43,41 @@ from simserve.records.step import PrefillChunk, StepShape
 
 # More tokens than any step computes: no prompt waits for the token budget.
 _NO_BUDGET = 1 << 40
+_BEST_ROUTER = "least-loaded"
+_STATIC = "static"
+INFINITE_KV, PERFECT_CACHE = "infinite KV", "perfect prefix cache"
+NO_SLOT_LIMIT, NO_HOST_TIME, NO_INTERFERENCE = "no slot limit", "no host time", "no interference"
+MORE_HARDWARE = ("2x bandwidth", "2x FLOPs")
+"""These take no cause away: they make everything faster, whatever the cause is."""
 
 
 def counterfactuals(scenario: Scenario, requests: RequestTable) -> list[Change]:
     """Return the changes; ``requests`` are those of the scenario's own seed."""
     deployment = scenario.deployment
     endless = replace(scenario, deployment=with_endless_kv(deployment, requests))
+    bandwidth, flops = MORE_HARDWARE
     return [
-        Change(name="infinite KV", meaning="KV blocks never run out", scenario=endless),
+        Change(name=INFINITE_KV, meaning="KV blocks never run out", scenario=endless),
+        _endless_slots(scenario, requests),
         Change(
-            name="no host time",
+            name="no token budget",
+            meaning="max_num_batched_tokens never cuts a prompt or holds it back",
+            scenario=replace(scenario, deployment=_without_budget(deployment)),
+        ),
+        *_other_router(scenario),
+        _even_arrivals(scenario, requests),
+        _no_long_prompts(scenario, requests),
+        Change(
+            name=NO_HOST_TIME,
             meaning="scheduling, launching and sampling on the host take no time",
             scenario=scenario,
             latency=without_host_time,
         ),
-        _hardware(scenario, "2x bandwidth", "memory twice as fast", twice_the_bandwidth),
-        _hardware(scenario, "2x FLOPs", "twice the operations per second", twice_the_flops),
+        _hardware(scenario, bandwidth, "memory twice as fast", twice_the_bandwidth),
+        _hardware(scenario, flops, "twice the operations per second", twice_the_flops),
         _perfect_cache(endless, requests),
         Change(
-            name="no interference",
+            name=NO_INTERFERENCE,
             meaning="a prompt takes as long as it does alone, and holds up nobody else",
             scenario=replace(scenario, deployment=_without_budget(deployment)),
             latency=free_prefill,
@@ -78,6 +101,45 @@ def with_endless_kv(deployment: Deployment, requests: RequestTable) -> Deploymen
     return replace(deployment, engine=replace(deployment.engine, num_blocks=num_blocks))
 
 
+def _endless_slots(scenario: Scenario, requests: RequestTable) -> Change:
+    """Return the scenario with a slot for everyone, as far as a step has tokens; KV stays."""
+    name, meaning = NO_SLOT_LIMIT, "max_num_seqs never holds a request back"
+    deployment = scenario.deployment
+    engine = deployment.engine
+    if deployment.scheduler == _STATIC:
+        return Change.impossible(name, meaning, "a static batch is what the scheduler makes")
+    seats = max(engine.max_num_seqs, min(len(requests), engine.max_num_batched_tokens))
+    engine = replace(engine, max_num_seqs=seats, max_num_active_seqs=None)
+    endless = replace(scenario, deployment=replace(deployment, engine=engine))
+    return Change(name=name, meaning=meaning, scenario=endless)
+
+
+def _other_router(scenario: Scenario) -> list[Change]:
+    deployment = scenario.deployment
+    if deployment.replicas == 1 or deployment.router == _BEST_ROUTER:
+        return []
+    changed = replace(scenario, deployment=replace(deployment, router=_BEST_ROUTER))
+    meaning = f"a request goes to the replica with the fewest, not {deployment.router}"
+    return [Change(name=f"{_BEST_ROUTER} router", meaning=meaning, scenario=changed)]
+
+
+def _even_arrivals(scenario: Scenario, requests: RequestTable) -> Change:
+    name, meaning = "even arrivals", "the same requests at equal gaps: no burst, no wave"
+    reason = why_not_even(requests)
+    if reason is not None:
+        return Change.impossible(name, meaning, reason)
+    return Change(name=name, meaning=meaning, scenario=scenario, edit=with_even_arrivals)
+
+
+def _no_long_prompts(scenario: Scenario, requests: RequestTable) -> Change:
+    most = longest_usual_prompt(requests)
+    name, meaning = "no long prompts", f"prompts end at {most:,} tokens, p{LONG_PERCENTILE} of them"
+    if most >= int(requests.prompt_tokens.max()):
+        return Change.impossible(name, meaning, "no prompt is much longer than the others")
+    edit = partial(with_prompts_cut, most=most)
+    return Change(name=name, meaning=meaning, scenario=scenario, edit=edit)
+
+
 def _hardware(scenario: Scenario, name: str, meaning: str, latency: Any) -> Change:
     if is_measured(scenario.deployment):
         reason = f"{scenario.deployment.latency} was measured, and not on such a part"
@@ -86,7 +148,7 @@ def _hardware(scenario: Scenario, name: str, meaning: str, latency: Any) -> Chan
 
 
 def _perfect_cache(endless: Scenario, requests: RequestTable) -> Change:
-    name, deployment = "perfect prefix cache", endless.deployment
+    name, deployment = PERFECT_CACHE, endless.deployment
     meaning = "every block that an earlier prompt had is found; there is KV for all of it"
     if requests.segments is None:
         return Change.impossible(name, meaning, "no prompt repeats another")

@@ -16,10 +16,11 @@ from simserve.planning.replications import is_random
 from simserve.planning.run_scenario import run
 from simserve.planning.sensitivity import Swing, changes_of, inputs, swings
 from simserve.planning.what_if import Effect, Question, effects, latency_s, nothing_changed
+from simserve.planning.who_is_slow import Trait, traits
 from simserve.results.result import Result
 from simserve.results.samples import MS_PER_S, three_digits
 from simserve.results.waterfall import QueueRules, Waterfalls, waterfalls
-from simserve.results.waterfall_bands import Band, bands, of_request
+from simserve.results.waterfall_bands import Band, bands, of_request, requests_of
 from simserve.traffic.generate import generate
 
 REPLICATIONS = 4
@@ -40,6 +41,7 @@ class Explanation:
     median_s: float
     bands: tuple[Band, ...]
     request: Band | None
+    traits: tuple[Trait, ...] = ()  # of the requests in the ``asked_band``
     base: Effect | None = None
     counterfactuals: tuple[Effect, ...] = ()
     swings: tuple[Swing, ...] = ()
@@ -108,6 +110,10 @@ def explain(
         else of_request(found, shown.record.requests, request, question.metric),
         notes=tuple(notes),
     )
+    around = said.asked_band
+    who = requests_of(found, question.metric, around)
+    seen = traits(shown.record, who, around.latency_s, question.metric)
+    said = replace(said, traits=seen)
     return _with_changes(said, scenario, workers, on_progress) if changes else said
 
 

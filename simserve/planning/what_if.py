@@ -31,6 +31,7 @@ from simserve.traffic.generate import generate
 
 FEWEST_RUNS = 3
 """With fewer replications, Student's t says next to nothing."""
+_OVERLOADED = "overloaded"
 ONE_RUN = f"needs at least {FEWEST_RUNS} replications"
 
 RequestEdit = Callable[[RequestTable, Scenario], RequestTable]
@@ -103,7 +104,9 @@ class Sight:
 class Effect:
     """What a change does: ``value_s`` with it, ``change_s`` from as it is (below 0: better).
 
-    Means over the replications; ``reason`` says why there is none.
+    Means over the replications; ``reason`` says why there is none. ``lower_in`` and
+    ``overloaded_in`` count the replications in which the latency falls, and in which the run has
+    no operating point.
     """
 
     name: str
@@ -114,6 +117,8 @@ class Effect:
     usd_change: float | None
     notes: tuple[str, ...]
     reason: str | None
+    lower_in: int = 0
+    overloaded_in: int = 0
 
     @property
     def gain_s(self) -> float:
@@ -249,7 +254,13 @@ def _effect(change: Change, before: Sequence[Sight], after: Sequence[Sight] | No
         usd_change=_mean([_less(new, old) for old, new in dollars]),
         notes=tuple(_notes(pairs)) if pairs else (),
         reason=reason,
+        lower_in=sum((_less(new.value_s, old.value_s) or 0) < 0 for old, new in pairs),
+        overloaded_in=_overloaded(list(after)),
     )
+
+
+def _overloaded(runs: Sequence[Sight]) -> int:
+    return sum(one.verdict == _OVERLOADED for one in runs)
 
 
 def _times(value: float | None, factor: float) -> float | None:
@@ -288,7 +299,9 @@ def _notes(pairs: Sequence[tuple[Sight, Sight]]) -> list[str]:
     more = sum(after.unanswered - before.unanswered for before, after in pairs)
     if more:
         notes.append(f"{abs(more):,} {'more' if more > 0 else 'fewer'} unanswered")
-    verdicts = {after.verdict for _, after in pairs}
-    if "overloaded" in verdicts:
-        notes.append("overloaded")
+    before, after = (_overloaded(side) for side in zip(*pairs, strict=True))
+    if after > before:
+        notes.append("overloaded" if after == len(pairs) else f"{after} of {len(pairs)} overloaded")
+    elif before > after:
+        notes.append("overloaded no more" if not after else f"{after} of {len(pairs)} overloaded")
     return notes

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simserve.latency.roofline_trust import remark_on
 from simserve.planning.capacity import Capacity
 from simserve.planning.load_tests import LoadTest
 from simserve.report.columns import labelled
 from simserve.report.deployed import deployed
 from simserve.report.intervals import NO_INTERVAL, attainment_dict, with_half_width
 from simserve.results.intervals import Interval
-from simserve.results.run_facts import assumed_numbers
+from simserve.results.run_facts import assumed_numbers, remark_of
 from simserve.results.samples import MS_PER_S, three_digits
 
 _SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT"}
@@ -72,7 +71,8 @@ def capacity_dict(found: Capacity) -> dict[str, Any]:
             "slo": [one.name for one in found.idle.attainments],
         },
         "resolved": scenario.resolved(),
-        "remark": remark_on(scenario.deployment.latency, scenario.deployment.model.described()),
+        "remark": ". ".join(_remarks(found)) or None,
+        "refused_frac": found.refused_frac,
         "unit": found.dial.kind,
         "think_time_s": found.dial.think_time_s if found.dial.whole else None,
         "capacity": found.load,
@@ -212,15 +212,28 @@ def _notes(found: Capacity) -> list[str]:
     if found.replications == 1:
         runs = "in one run each, for the workload is the same whatever the seed"
     deployment = found.dial.scenario.deployment
-    remark = remark_on(deployment.latency, deployment.model.described())
     return [
         f"* the capacity. {found.loads_tested} loads were tried {runs}; warm-up and drain are "
         "left out, ± and ranges are 95 % intervals, and – is what the runs are too short to say.",
         f"Latencies are those of {deployment.latency} and rest on "
         f"{assumed_numbers(deployment):,} assumed numbers; how far that may be off is not part of "
         "the interval.",
-        *([f"{remark}."] if remark else []),
+        *(f"{remark}." for remark in _remarks(found)),
     ]
+
+
+def _remarks(found: Capacity) -> list[str]:
+    """Return what has to be said of who is not served, of the engine and of the latency model."""
+    deployment = found.dial.scenario.deployment
+    remark = remark_of(deployment)
+    remarks = [] if remark is None else [remark]
+    if found.refused_frac:
+        remarks.append(
+            f"{found.refused_frac:.1%} of the requests are refused at every load, for their "
+            f"prompts fill the context of {deployment.engine.max_model_len:,} tokens: they are in "
+            "no percentile"
+        )
+    return remarks
 
 
 def _load(found: Capacity, load: float) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from simserve.planning.where_it_changed import Parts
 from simserve.report.columns import filled, labelled
+from simserve.report.intervals import SHORT_OF
+from simserve.report.plain_words import PART_WORDS
 from simserve.results.compare import Comparison, PairedErrors, Row
 from simserve.results.intervals import Interval
 from simserve.results.measured import RATES, Measurement
 from simserve.results.metrics import LATENCY_METRICS
 from simserve.results.samples import MS_PER_S
+from simserve.results.waterfall import COMPONENTS
 
 _SHORT_OF = {
-    "ttft": "TTFT",
-    "tpot": "TPOT",
-    "itl": "ITL",
-    "e2el": "E2E",
+    **SHORT_OF,
     "request_throughput": "requests/s",
     "output_throughput": "output tokens/s",
 }
@@ -26,19 +28,27 @@ _ANSWERS = {
     "chance": "may be chance",
     "unknown": "no interval",
 }
+_SURE = ("higher", "lower")
 _INDENT = "  "
 _NAME, _NUMBER, _CHANGE = 17, 15, 10
+_PART, _CELL = 26, 9
+_IN_SECONDS_FROM_S = 100.0  # more milliseconds than a cell holds
+# A part that makes up less of the change than this is not named.
+_WORTH_SAYING = 0.1
 # Differences of settings that are listed; two models differ in everything.
 _MOST_DIFFERENCES = 12
 
 
-def compare_text(found: Comparison) -> str:
-    """Return the report."""
+def compare_text(found: Comparison, parts: Sequence[Parts] = ()) -> str:
+    """Return the report; ``parts`` are those of two simulated runs."""
     lines = labelled([("A", _about(found.a)), ("B", _about(found.b))])
     lines += ["", *_table(found)]
     if found.errors:
         lines += ["", *_errors(found)]
+    if parts:
+        lines += ["", *_where(parts)]
     lines += ["", *filled(f"Verdict: {verdict(found)}")]
+    lines += [line for text in _parts_words(found, parts) for line in filled(text)]
     if found.differing:
         shown = found.differing[:_MOST_DIFFERENCES]
         more = len(found.differing) - len(shown)
@@ -57,7 +67,7 @@ def verdict(found: Comparison) -> str:
     latencies = [means[name] for name in LATENCY_METRICS if name in means]
     if not latencies:
         return "there is no latency that both runs have"
-    sure = [row for row in latencies if row.answer in ("higher", "lower")]
+    sure = [row for row in latencies if row.answer in _SURE]
     open_ones = [row for row in latencies if row.answer == "chance"]
     unknown = [row for row in latencies if row.answer == "unknown"]
     same = [row for row in latencies if row.answer == "same"]
@@ -156,6 +166,70 @@ def _error_line(one: PairedErrors) -> str:
     return line + "".join(f"{share:>{_NUMBER}}" for share in shares)
 
 
+def _where(parts: Sequence[Parts]) -> list[str]:
+    """Return the parts of each latency, of all requests and of the tail beside each other."""
+    lines = []
+    for metric in dict.fromkeys(one.metric for one in parts):
+        both = [one for one in parts if one.metric == metric]
+        longest_s = max(side.latency_s for one in both for side in (one.a, one.b))
+        unit, per_s = ("s", 1.0) if longest_s >= _IN_SECONDS_FROM_S else ("ms", MS_PER_S)
+        heads = "".join(f"{one.a.name:>{3 * _CELL}}" for one in both)
+        lines.append(f"{f'Where the {_SHORT_OF[metric]} went, {unit}':<{_PART}}{heads}")
+        lines.append(f"{'':<{_PART}}{''.join(f'{x:>{_CELL}}' for x in ('A', 'B', 'B - A') * 2)}")
+        for part in COMPONENTS:
+            if any(side.parts_s[part] for one in both for side in (one.a, one.b)):
+                sides = [(one.a.parts_s[part], one.b.parts_s[part]) for one in both]
+                lines.append(_part_line(f"{_INDENT}{PART_WORDS[part]}", sides, per_s))
+        sums = [(one.a.latency_s, one.b.latency_s) for one in both]
+        lines.append(_part_line(_SHORT_OF[metric], sums, per_s))
+    return lines
+
+
+def _part_line(name: str, sides: Sequence[tuple[float, float]], per_s: float) -> str:
+    cells = [
+        cell
+        for a, b in sides
+        for cell in (_digits(a * per_s), _digits(b * per_s), _signed((b - a) * per_s))
+    ]
+    return f"{name:<{_PART}}{''.join(f'{cell:>{_CELL}}' for cell in cells)}"
+
+
+def _digits(value: float) -> str:
+    value = round(abs(value), 2)
+    if not value:
+        return "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    text = _digits(value)
+    return text if text == "0" else f"{'-' if value < 0 else '+'}{text}"
+
+
+def _parts_words(found: Comparison, parts: Sequence[Parts]) -> list[str]:
+    """Say which parts make a mean that is sure to differ, and the tail beside it.
+
+    Of an overloaded run nothing: what its requests wait for changes with how long it goes on.
+    """
+    if "overloaded" in (found.a.verdict, found.b.verdict):
+        return []
+    sure = {row.name for row in found.rows if row.statistic == "mean" and row.answer in _SURE}
+    return [
+        f"Of the {_signed(one.latency_change_s * MS_PER_S)} ms of {_SHORT_OF[one.metric]} "
+        f"{'on average' if one.is_all else f'at {one.a.name}'}: {_largest(one)}."
+        for one in parts
+        if one.metric in sure and one.latency_change_s
+    ]
+
+
+def _largest(one: Parts) -> str:
+    """Return the parts that make up the change, those on its side first."""
+    shares = {name: change / one.latency_change_s for name, change in one.change_s.items()}
+    worth = [name for name in shares if abs(shares[name]) >= _WORTH_SAYING]
+    worth.sort(key=lambda name: (shares[name] < 0, -abs(shares[name])))
+    return _and([f"{PART_WORDS[name]} {_signed(one.change_s[name] * MS_PER_S)}" for name in worth])
+
+
 def _percent(row: Row) -> str:
     change = 0.0 if row.change_frac is None else abs(row.change_frac)
     return f"{change:,.0%}" if change >= 1 else f"{change:.1%}"
@@ -177,7 +251,7 @@ def _and(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def compare_dict(found: Comparison) -> dict[str, Any]:
+def compare_dict(found: Comparison, parts: Sequence[Parts] = ()) -> dict[str, Any]:
     """Return everything as JSON-able data; latencies in ms."""
     return {
         "a": _side_dict(found.a),
@@ -193,6 +267,17 @@ def compare_dict(found: Comparison) -> dict[str, Any]:
                 "p95_abs_error_frac": one.p95_abs_frac,
             }
             for one in found.errors
+        ],
+        "parts": [
+            {
+                "metric": one.metric,
+                "requests": one.a.name,
+                **{
+                    f"{side}_ms": {name: value * MS_PER_S for name, value in band.parts_s.items()}
+                    for side, band in (("a", one.a), ("b", one.b))
+                },
+            }
+            for one in parts
         ],
         "verdict": verdict(found),
         "not_compared": list(found.not_compared),

@@ -11,6 +11,7 @@ from simserve.planning.fleet import TOKEN_KINDS, Bill
 from simserve.planning.self_host_or_api import ApiComparison
 from simserve.report.columns import filled, labelled
 from simserve.report.cost_summary import (
+    LINES,
     band_of,
     fleet_dollars,
     fleet_words,
@@ -19,18 +20,8 @@ from simserve.report.cost_summary import (
 )
 from simserve.report.deployed import stored
 
-_LINES = {
-    "input": "prompts, computed",
-    "cached_input": "prompts, found in the cache",
-    "output": "output",
-    "idle": "idle, between steps",
-    "hours_without_traffic": "paid hours without traffic",
-    "spares": "spares",
-    "unused_gpus": "GPUs that a machine has too many",
-    "engineering": "engineers",
-}
 _NONE = "–"
-_NEVER = "never"
+_NEVER = "at no load"
 _IN_MILLIONS = 1e7  # as many dollars as a column of the table holds
 
 
@@ -112,7 +103,7 @@ def _month(bill: Bill) -> list[str]:
     lines = [f"{'A month of the fleet':<36}{'US$':>12}{'share':>10}"]
     for name, usd in bill.lines.items():
         if usd or name in TOKEN_KINDS or name == "idle":
-            lines.append(f"  {_LINES[name]:<34}{usd:>12,.2f}{usd / bill.usd:>10.1%}")
+            lines.append(f"  {LINES[name]:<34}{usd:>12,.2f}{usd / bill.usd:>10.1%}")
     lines.append(f"  {'the bill':<34}{bill.usd:>12,.2f}")
     return lines
 
@@ -176,9 +167,9 @@ def _api_row(report: CostReport, one: ApiComparison) -> list[str]:
 def _pays(best: str, worst: str) -> str:
     """Return from which load on the fleet pays, where the ranges are at their ends."""
     if best == worst:
-        return "pays at no load" if best == _NEVER else f"pays from {best}, best and worst"
+        return f"pays {_NEVER}" if best == _NEVER else f"pays from {best}, best and worst"
     if worst == _NEVER:
-        return f"pays from {best} at best, at no load at worst"
+        return f"pays from {best} at best, {_NEVER} at worst"
     return f"pays from {best} at best, {worst} at worst"
 
 
@@ -190,7 +181,7 @@ def _pays_between(low: str, high: str) -> str:
 
 
 def _load_words(from_day: str) -> str:
-    return "at no load" if from_day == _NEVER else f"from {from_day} M tokens a day"
+    return _NEVER if from_day == _NEVER else f"from {from_day} M tokens a day"
 
 
 def _from(report: CostReport, found: BreakEven) -> str:

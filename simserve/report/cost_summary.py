@@ -18,6 +18,18 @@ _RULE_OF_THUMB = "the usual rule of thumb for self-hosting; not derived from the
 SMALL_TOKENS_PER_DAY = Sourced(1e6, "assumed", _RULE_OF_THUMB, "2026-11-20")
 LARGE_TOKENS_PER_DAY = Sourced(100e6, "assumed", _RULE_OF_THUMB, "2026-11-20")
 
+LINES = {
+    "input": "prompts, computed",
+    "cached_input": "prompts, found in the cache",
+    "output": "output",
+    "idle": "idle, between steps",
+    "hours_without_traffic": "paid hours without traffic",
+    "spares": "spares",
+    "unused_gpus": "GPUs that a machine has too many",
+    "engineering": "engineers",
+}
+"""What the lines of a bill are called."""
+
 
 @dataclass(frozen=True, slots=True)
 class Band:

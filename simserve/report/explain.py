@@ -9,18 +9,18 @@ from simserve.planning.sensitivity import TP, Swing
 from simserve.planning.what_if import Effect
 from simserve.report.columns import filled, labelled
 from simserve.report.deployed import stored_of_run
-from simserve.report.intervals import NO_INTERVAL, with_half_width
-from simserve.report.plain_words import PART_WORDS, in_plain_words
+from simserve.report.intervals import NO_INTERVAL, SHORT_OF, with_half_width
+from simserve.report.plain_words import PART_WORDS, in_plain_words, trait_number
 from simserve.results.intervals import Interval
 from simserve.results.samples import MS_PER_S
 from simserve.results.waterfall import COMPONENTS
 from simserve.results.waterfall_bands import Band
 
-SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}
 _INDENT = "  "
 _LABEL, _CELL, _SHARE = 26, 11, 8
 _NAME, _VALUE, _CHANGE = 26, 12, 18
 _INPUT, _SIDE = 34, 16
+_WHO = _LABEL + 2 * _CELL
 
 
 def explain_text(said: Explanation) -> str:
@@ -38,6 +38,8 @@ def explain_text(said: Explanation) -> str:
         ("Note", f"It rests on {facts.assumed_numbers:,} assumed numbers."),
     ]
     lines = [*labelled(rows), "", *_waterfall(said)]
+    if said.traits:
+        lines += ["", *_who(said)]
     if said.request is not None:
         lines += ["", *_one_request(said.request, question.metric)]
     if said.base is not None:
@@ -68,6 +70,15 @@ def _waterfall(said: Explanation) -> list[str]:
     return lines
 
 
+def _who(said: Explanation) -> list[str]:
+    head = f"Who they are, mean of {said.asked_band.name} and of all"
+    lines = [f"{head:<{_WHO}}{'these':>{_CELL}}{'all':>{_CELL}}"]
+    for one in said.traits:
+        cells = "".join(f"{trait_number(one, value):>{_CELL}}" for value in (one.these, one.all))
+        lines.append(f"{_INDENT + one.name:<{_WHO}}{cells}")
+    return lines
+
+
 def _one_request(band: Band, metric: str) -> list[str]:
     lines = [f"Request {band.name}: {SHORT_OF[metric]} {_ms(band.latency_s)} ms"]
     return lines + [
@@ -83,6 +94,10 @@ def _counterfactuals(said: Explanation, name: str) -> list[str]:
     lines.append(f"{'':<{_NAME}}{'would be':>{_VALUE}}{'change':>{_CHANGE}}")
     if said.base is not None:
         lines.append(f"{_INDENT}{'as it is':<{_NAME - 2}}{_value(said.base):>{_VALUE}}")
+        if said.base.overloaded_in:
+            runs = f"{said.base.overloaded_in} of {said.question.replications}"
+            words = f"overloaded in {runs} runs: these latencies depend on how long they go on"
+            lines += filled(words, _INDENT * 2, _INDENT * 2)
     for one in said.counterfactuals:
         lines += _effect_lines(one)
     return lines
@@ -197,6 +212,15 @@ def explain_dict(said: Explanation) -> dict[str, Any]:
         "median_ms": said.median_s * MS_PER_S,
         "bands": [_band_dict(one) for one in said.bands],
         "request": None if said.request is None else _band_dict(said.request),
+        "who": [
+            {
+                "name": one.name,
+                "these": one.these,
+                "all": one.all,
+                "is_share": one.is_share,
+            }
+            for one in said.traits
+        ],
         "replications": question.replications,
         "base": None if said.base is None else _effect_dict(said.base),
         "counterfactuals": [_effect_dict(one) for one in said.counterfactuals],
@@ -243,5 +267,7 @@ def _effect_dict(one: Effect) -> dict[str, Any]:
         "usd_per_mtok": one.usd_per_mtok,
         "usd_change": one.usd_change,
         "notes": list(one.notes),
+        "lower_in": one.lower_in,
+        "overloaded_in": one.overloaded_in,
         "cannot_be_made": one.reason,
     }

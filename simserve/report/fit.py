@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from simserve.inputs.engine_defaults import load_engine
 from simserve.planning.contiguous import LITERATURE_HIGH, LITERATURE_LOW, Contiguous
 from simserve.planning.fit_changes import Change
 from simserve.planning.memory_fit import MemoryFit, max_concurrency, vllm_lines
@@ -32,6 +33,7 @@ def fit_data(fit: MemoryFit, contiguous: Contiguous | None = None) -> dict[str, 
     data: dict[str, Any] = {
         "fits": fit.fits,
         "reason": fit.reason,
+        "remark": load_engine().remark_on(fit.gpu.name),
         "model": fit.model.name,
         "gpu": fit.gpu.name,
         "tp": fit.tp,
@@ -92,9 +94,11 @@ def _head(fit: MemoryFit) -> list[tuple[str, str]]:
     gpus = fit.tp * fit.replicas
     replicas = f", {fit.replicas} replicas" if fit.replicas > 1 else ""
     length = f"{fit.max_model_len:,} tokens of context"
+    remark = load_engine().remark_on(fit.gpu.name)
     return [
         ("Model", f"{fit.model.name} on {gpus} × {fit.gpu.name} (tp {fit.tp}{replicas}), {length}"),
         ("Fits", "yes" if fit.fits else f"no: {fit.reason}"),
+        *([("Note", f"{remark}.")] if remark else []),
     ]
 
 

@@ -22,6 +22,8 @@ def gate_text(found: GateVerdict) -> str:
         lines += _lines(row)
     for note in found.notes:
         lines += filled(f"Note: {note}", hang="  ")
+    if not found.passes:
+        lines += filled("'simserve explain', with the options of this scenario, says why.")
     return "\n".join(lines)
 
 

@@ -13,7 +13,8 @@ from simserve.results.intervals import Interval
 from simserve.results.samples import MS_PER_S, three_digits
 from simserve.results.steady_state import STATISTICS, SteadyState
 
-_SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
+SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
+"""Latencies as they are called in tables."""
 _LABEL_WIDTH, _CELL_WIDTH = 6, 14
 _INDENT = "  "
 # Digits of a half-width that are shown; its number is then shown as finely.
@@ -60,7 +61,7 @@ def replication_lines(
 def precision_words(precise: PreciseRuns) -> str:
     """Return whether the precision that was asked for was reached."""
     runs, wanted = len(precise.state.runs), f"{precise.wanted_frac * 100:.3g} %"
-    metric = _SHORT_OF[precise.worst_metric]
+    metric = SHORT_OF[precise.worst_metric]
     if precise.reached:
         return (
             f"Precision: after {runs} replications every p99 is known to within {wanted}; "
@@ -169,7 +170,7 @@ def _range(counts: Sequence[int]) -> str:
 
 def _table(state: SteadyState, calibration: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = [_row("", STATISTICS)]
-    for metric, short in _SHORT_OF.items():
+    for metric, short in SHORT_OF.items():
         found = state.latencies.get(metric)
         if found is None:
             continue
@@ -225,7 +226,7 @@ def _reasons(state: SteadyState) -> dict[str, list[str]]:
                 by_reason.setdefault(one.reason, []).append(name)
         for reason, names in by_reason.items():
             which = "all" if len(names) == len(STATISTICS) else ", ".join(names)
-            found.setdefault(reason, []).append(f"{_SHORT_OF[metric]} {which}")
+            found.setdefault(reason, []).append(f"{SHORT_OF[metric]} {which}")
     return found
 
 

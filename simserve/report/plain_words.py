@@ -6,9 +6,19 @@ called that.
 
 from __future__ import annotations
 
+from simserve.planning.counterfactuals import (
+    INFINITE_KV,
+    MORE_HARDWARE,
+    NO_HOST_TIME,
+    NO_INTERFERENCE,
+    NO_SLOT_LIMIT,
+    PERFECT_CACHE,
+)
 from simserve.planning.explanation import Explanation
 from simserve.planning.sensitivity import TP, Swing
 from simserve.planning.what_if import Effect
+from simserve.planning.who_is_slow import ARRIVALS, PROMPT, Trait
+from simserve.report.intervals import SHORT_OF
 from simserve.results.samples import MS_PER_S
 from simserve.results.waterfall_bands import MEDIAN_BAND
 
@@ -29,15 +39,31 @@ PART_WORDS = {
 }
 """What the parts of a waterfall are called."""
 
+# What takes a part away that is not the request's own.
+_WITHOUT = {
+    "slot_queue": NO_SLOT_LIMIT,
+    "kv_queue": INFINITE_KV,
+    "preemption": INFINITE_KV,
+    "others_prefill": NO_INTERFERENCE,
+    "host": NO_HOST_TIME,
+}
+
 # Parts that are smaller than this share of a latency are not worth a word.
 _WORTH_SAYING = 0.05
 _MOST_PARTS = 3
+_MOST = 0.5
 _ALONE = 0.8  # from this share on, one part is the whole story
+# From this many times the mean of all requests on, a trait sets these apart.
+_APART = 1.5
+# A cause that gains at least this share of what the best one gains is named, too.
+_AS_GOOD = 0.5
+# A narrower cause is named before a wider one that takes more away, if it gains this share of it.
+_NEARLY_ALL = 0.9
 
 
 def in_plain_words(said: Explanation) -> str:
     """Return the paragraph."""
-    sentences = [_how_long(said), _where(said), _at_the_median(said), _overload(said)]
+    sentences = [_how_long(said), _where(said), _at_the_median(said), _who(said), _overload(said)]
     if said.base is not None:
         sentences += [_best(said), _sensitive(said), _dollars(said)]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -54,7 +80,7 @@ def _name(said: Explanation) -> str:
 
 
 def _short(said: Explanation) -> str:
-    return {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}[said.question.metric]
+    return SHORT_OF[said.question.metric]
 
 
 def _how_long(said: Explanation) -> str:
@@ -72,18 +98,15 @@ def _where(said: Explanation) -> str:
         return ""
     who = "The request" if band.requests == 1 else f"The {band.requests:,} requests"
     verb = "spends" if band.requests == 1 else "spend"
-    first = parts[0]
-    extent = (
-        "nearly all" if band.share(first) >= _ALONE else "most" if band.share(first) > 0.5 else ""
-    )
+    first, share = parts[0], band.share(parts[0])
     listed = _and([f"{PART_WORDS[name]} {band.share(name):.0%}" for name in parts])
-    place = "there" if extent else "around it"
-    if extent:
-        return (
-            f"{who} around it {verb} {extent} of that on {PART_WORDS[first]} "
-            f"({ms(band.parts_s[first])} ms): {listed}."
-        )
-    return f"{who} {place} {verb} it on {listed}."
+    if share <= _MOST:
+        return f"{who} around it {verb} it on {listed}."
+    extent = "nearly all" if share >= _ALONE else "most"
+    spent = f"{who} around it {verb} {extent} of that on {PART_WORDS[first]}"
+    if len(parts) == 1:
+        return f"{spent} ({ms(band.parts_s[first])} ms, {share:.0%})."
+    return f"{spent} ({ms(band.parts_s[first])} ms): {listed}."
 
 
 def _at_the_median(said: Explanation) -> str:
@@ -100,36 +123,127 @@ def _at_the_median(said: Explanation) -> str:
     )
 
 
-def _overload(said: Explanation) -> str:
-    verdict = said.result.verdict
-    if verdict.operating_point:
+def _who(said: Explanation) -> str:
+    """Say what sets these requests apart from all others."""
+    apart = [_apart(one) for one in said.traits]
+    found = [words for words in apart if words]
+    return f"What sets them apart: {'; '.join(found)}." if found else ""
+
+
+def _apart(trait: Trait) -> str:
+    if trait.ratio < _APART:
         return ""
-    return "The run is overloaded: how long requests wait depends on how long it goes on."
+    these, everyone = trait_number(trait, trait.these), trait_number(trait, trait.all)
+    if trait.replica is not None:
+        return f"{these} of them were on replica {trait.replica}, which has {everyone} of all"
+    if trait.name == PROMPT:
+        return f"their prompts are {trait.ratio:.1f} times as long as the mean ({these} tokens)"
+    if trait.name == ARRIVALS:
+        return f"just before them requests came at {these}/s, on average at {everyone}/s"
+    return ""
+
+
+def trait_number(trait: Trait, value: float) -> str:
+    """Return one number of a trait: a share, a count, or a rate."""
+    if trait.is_share:
+        return f"{value:.0%}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _overload(said: Explanation) -> str:
+    if said.result.verdict.operating_point:
+        return ""
+    text = "The run is overloaded: how long requests wait depends on how long it goes on."
+    if said.base is None or not said.base.overloaded_in:
+        return text
+    enders = [one.name for one in said.counterfactuals if _ends_overload(one)]
+    enders += [f"{TP} {tp}" for tp, effect in _other_sizes(said) if _ends_overload(effect)]
+    if not enders:
+        return f"{text} None of the changes tried ends that: the load is too much as it is."
+    return f"{text} What ends that by itself: {_and(enders)}."
+
+
+def _ends_overload(effect: Effect) -> bool:
+    return effect.value_s is not None and not effect.overloaded_in
 
 
 def _best(said: Explanation) -> str:
+    """Say which causes gain most, taken away, and which hardware; what overlaps does not add."""
     better = [one for one in said.counterfactuals if _is_gain(one)]
+    causes = _narrow_first([one for one in better if one.name not in MORE_HARDWARE])
+    hardware = [one for one in better if one.name in MORE_HARDWARE]
     if not better:
+        return _no_gain(said)
+    if not causes:
         beyond = " beyond chance" if said.question.has_intervals else ""
-        return f"None of the counterfactuals lowers it{beyond}."
-    sentence = f"{_as_it_is(said)} with {_cut(better[0])}, the most of all counterfactuals"
-    if len(better) > 1:
-        sentence += f"; with {_cut(better[1])}"
-    return f"{sentence}.{_chance(said)}"
+        sentence = f"{_as_it_is(said)} no cause taken away lowers it{beyond}; with"
+        return f"{sentence} {_cut(hardware[0])}.{_chance(said)}"
+    least_s, largest = _AS_GOOD * causes[0].gain_s, _of_the_largest_part(said)
+    listed = [_cut(one) for one in causes[:_MOST_PARTS] if one.gain_s >= least_s]
+    listed += [_cut(one) for one in causes if one is largest and _cut(one) not in listed]
+    sentence = (
+        f"{_as_it_is(said)} its causes taken away one at a time: with {'; with '.join(listed)}."
+    )
+    if largest is not None and largest not in better:
+        sentence += f" With {largest.name} alone it is no lower: who waits there waits elsewhere."
+    if hardware:
+        sentence += f" Of more hardware, {hardware[0].name} gains most: {_to(hardware[0])}."
+    return f"{sentence}{_chance(said)}"
+
+
+def _of_the_largest_part(said: Explanation) -> Effect | None:
+    """Return the change that takes the largest part away, if that is not the request's own work."""
+    ranked = said.asked_band.ranked
+    name = _WITHOUT.get(ranked[0]) if ranked else None
+    return next((one for one in said.counterfactuals if one.name == name and not one.reason), None)
+
+
+def _narrow_first(causes: list[Effect]) -> list[Effect]:
+    """Return causes by gain, but one that takes much away at once after a narrow one of its gain.
+
+    A perfect cache has endless KV besides, and without interference prompts take no capacity.
+    """
+    gain_s = {one.name: one.gain_s for one in causes}
+    kv_s, cache_s = gain_s.get(INFINITE_KV, 0.0), gain_s.get(PERFECT_CACHE, 0.0)
+    if kv_s >= _NEARLY_ALL * cache_s:
+        causes = [one for one in causes if one.name != PERFECT_CACHE]
+    if len(causes) < 2 or causes[0].name != NO_INTERFERENCE:
+        return causes
+    first, second, *rest = causes
+    return [second, first, *rest] if second.gain_s >= _NEARLY_ALL * first.gain_s else causes
+
+
+def _no_gain(said: Explanation) -> str:
+    if not said.question.has_intervals:
+        return "None of the counterfactuals lowers it."
+    runs = said.question.replications
+    always = [one for one in said.counterfactuals if one.lower_in == runs]
+    text = "None of the counterfactuals lowers it beyond chance"
+    if not always:
+        return f"{text}."
+    return (
+        f"{text}, since the runs differ so much; but in each of the {runs} it is lower with "
+        f"{always[0].name} (on average {_to(always[0])}). More --replications tell."
+    )
+
+
+def _to(effect: Effect) -> str:
+    return f"{ms(effect.value_s or 0.0)} ms"
 
 
 def _as_it_is(said: Explanation) -> str:
     """Return what the changes start from: of several replications, not the run's own number."""
     runs = said.question.replications
     if runs == 1 or said.base is None or said.base.value_s is None:
-        return "In the same run"
+        return "In the same run,"
     return f"Over {runs} replications it is {ms(said.base.value_s)} ms on average;"
 
 
 def _cut(effect: Effect) -> str:
     value_s, change = effect.value_s or 0.0, effect.change_s
     saved = 0.0 if change is None else -change.value
-    return f"{effect.name} it would be {ms(value_s)} ms ({ms(saved)} ms less)"
+    still = "; still overloaded" if effect.overloaded_in else ""
+    return f"{effect.name} it would be {ms(value_s)} ms ({ms(saved)} ms less{still})"
 
 
 def _chance(said: Explanation) -> str:
@@ -160,7 +274,8 @@ def _sensitive(said: Explanation) -> str:
     tenths = [one for one in said.swings if one.name != TP]
     known = [one for one in tenths if one.reach_s > 0 and _may_be_said(said, one)]
     if not known:
-        return "No input moves it by itself when it is a tenth more or less." + _other_tp(said, 0.0)
+        beyond = " beyond chance" if said.question.has_intervals else ""
+        return f"No input, a tenth more or less, moves it{beyond}." + _other_tp(said, 0.0)
     top = known[0]
     moves = [
         f"a tenth {word} of it {_moved(effect)}"
@@ -173,12 +288,17 @@ def _sensitive(said: Explanation) -> str:
 
 def _other_tp(said: Explanation, most_s: float) -> str:
     """Say what half or twice the tp takes off, if that is more than ``most_s``."""
-    tp = said.result.facts.tp
-    for swing in (one for one in said.swings if one.name == TP):
-        for changed, effect in ((tp // 2, swing.less), (tp * 2, swing.more)):
-            if effect.gain_s > most_s and _is_gain(effect):
-                return f" More still is in the GPUs: tp {changed} {_moved(effect)}."
+    for tp, effect in _other_sizes(said):
+        if effect.gain_s > most_s and _is_gain(effect):
+            return f" More still is in the GPUs: tp {tp} {_moved(effect)}."
     return ""
+
+
+def _other_sizes(said: Explanation) -> list[tuple[int, Effect]]:
+    """Return half and twice the tp, with what each does."""
+    tp = said.result.facts.tp
+    pairs = [(one.less, one.more) for one in said.swings if one.name == TP]
+    return [found for less, more in pairs for found in ((tp // 2, less), (tp * 2, more))]
 
 
 def _may_be_said(said: Explanation, swing: Swing) -> bool:

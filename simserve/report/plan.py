@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from simserve.inputs.prices import how_chosen, thin_choice
-from simserve.latency.roofline_trust import remark_on
 from simserve.planning.plan.answer import PlanAnswer, output_tokens_per_s
 from simserve.planning.plan.outcomes import Outcome
 from simserve.planning.plan.race import Plan
@@ -24,6 +23,7 @@ from simserve.report.plan_tables import (
     size_lines,
     usd_per_mtok,
 )
+from simserve.results.run_facts import remark_of
 
 NOT_LOOKED_AT = (
     "pipeline and expert parallelism, speculative decoding and disaggregated prefill, which "
@@ -67,10 +67,11 @@ def nobody_can(answer: PlanAnswer) -> str:
     if best is None:
         return f"No plan of up to {question.max_gpus} GPUs keeps {slo}: there is none to try"
     worst = min(_last(best).kept, key=lambda one: one.steady)
-    return (
-        f"No plan of up to {question.max_gpus} GPUs keeps {slo}: the closest, "
-        f"{name_of(best)}, keeps {worst.name} for {worst.steady:.1%} of requests"
-    )
+    unsteady = sum(not one.steady for one in best.seen)
+    text = f"No plan of up to {question.max_gpus} GPUs keeps {slo}: the closest, {name_of(best)}, "
+    if unsteady > len(best.seen) / 2:
+        return f"{text}has no steady state in {unsteady} of {len(best.seen)} runs"
+    return f"{text}keeps {worst.name} for {worst.steady:.1%} of requests"
 
 
 def _last(plan: Plan) -> Outcome:
@@ -166,19 +167,14 @@ def _notes(answer: PlanAnswer) -> list[tuple[str, str]]:
         f"Latencies are those of {answer.question.spec.latency}; how far that may be off is not "
         "part of any interval. Whether other weights answer as well is not compared.",
     ]
-    if answer.screening.plans and (remark := _remark(answer.screening.plans[0])):
-        notes.append(f"{remark}.")
+    shown = [answer.winner] if answer.winner is not None else answer.screening.plans[:1]
+    notes += [f"{remark}." for plan in shown if (remark := remark_of(plan.deployment))]
     if not answer.screening.proven:
         notes.append(
             f"Nothing is proven of latencies by {answer.question.spec.latency}: lemmas 2 and 3 "
             "removed nothing."
         )
     return [("Note", text) if not at else ("", text) for at, text in enumerate(notes)]
-
-
-def _remark(plan: Plan) -> str | None:
-    """Return what has to be said of the latency model; every plan is of the same model."""
-    return remark_on(plan.deployment.latency, plan.deployment.model.described())
 
 
 def _resolved(answer: PlanAnswer, winner: Plan) -> dict[str, Any]:
@@ -249,7 +245,7 @@ def plan_dict(answer: PlanAnswer) -> dict[str, Any]:
 
 def _winner_dict(answer: PlanAnswer, winner: Plan) -> dict[str, Any]:
     line, remarks = serve_lines(winner)
-    remark = _remark(winner)
+    remark = remark_of(winner.deployment)
     price = winner.price
     return _plan_dict(answer, winner) | {
         "fleets": fleet_dollars(answer, winner),

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simserve.report.intervals import steady_state_lines
+from simserve.report.intervals import SHORT_OF, steady_state_lines
 from simserve.report.summary import PERCENTILES, run_summary
 from simserve.results.result import Result
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 NO_OPERATING_POINT = "no operating point"
-_SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 _COLUMNS = ("mean", *(f"p{q}" for q in PERCENTILES))
 _ONE_DECIMAL_BELOW = 100
 _NOT_FINISHED = ("rejected", "timed_out", "cancelled", "unfinished")
@@ -93,7 +92,7 @@ def _latency_table(summary: dict[str, Any], *, of_several: bool) -> Table:
     table.add_column("", no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True, min_width=9)
-    for metric, short in _SHORT_OF.items():
+    for metric, short in SHORT_OF.items():
         values = summary["latency_ms"].get(metric, {})
         cells = [_ms(values.get(name)) for name in _COLUMNS]
         if not sound:

@@ -246,6 +246,19 @@ def test_sweep_writes_the_rows_that_it_prints_as_json() -> None:
     assert Path("t.csv").read_text().count("\n") == 3
 
 
+def test_sweep_says_once_how_far_the_roofline_of_experts_is_known() -> None:
+    words = "sweep small.yaml --set model=gpt-oss-20b --vary max_num_seqs=4,8"
+    done = simserve_command(words)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert " ".join(done.stdout.split()).count("hardly validated") == 1
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    as_data = simserve_command(f"{words} --json")
+    assert len(json.loads(as_data.stdout)) == 2
+    assert "hardly validated" in " ".join(as_data.stderr.split())
+    dense = simserve_command("sweep small.yaml --vary max_num_seqs=4,8")
+    assert "Note" not in dense.stdout
+
+
 def test_sweep_in_which_no_point_is_good_answers_no() -> None:
     late = simserve_command("sweep small.yaml --vary seed=0,1 --slo ttft_p50:0.001")
     assert late.exit_code == 1

@@ -33,7 +33,7 @@ def test_explain_prints_a_report_and_json() -> None:
     )
     data = json.loads(done.stdout)
     assert (data["metric"], data["percentile"]) == ("e2el", 90)
-    assert len(data["counterfactuals"]) == 6 and len(data["sensitivity"]) == 8
+    assert len(data["counterfactuals"]) == 10 and len(data["sensitivity"]) == 8
     assert max(one["value_ms"] or 0 for one in data["counterfactuals"]) > 0
 
 
@@ -51,6 +51,46 @@ def test_compare_of_a_run_with_itself_finds_nothing() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     data = json.loads(simserve("compare before before.json --json").stdout)
     assert data["a"]["simulated"] and "statistics only" in data["not_compared"][0]
+
+
+def test_compare_says_in_which_part_two_simulated_runs_differ() -> None:
+    longer = "--set workload.num_requests=400"
+    for name, more in (("wide", ""), ("narrow", "--set max_num_seqs=3")):
+        assert simserve(f"run small.yaml {longer} {more} --out {name}").exit_code == 0
+    done = simserve("compare wide narrow")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    data = json.loads(simserve("compare wide narrow --json").stdout)
+    means = {row["name"]: row for row in data["rows"] if row["statistic"] == "mean"}
+    for one in data["parts"]:
+        if one["requests"] == "all":
+            row = means[one["metric"]]
+            assert sum(one["a_ms"].values()) == pytest.approx(row["a"])
+            assert sum(one["b_ms"].values()) == pytest.approx(row["b"])
+    first = data["parts"][0]
+    grown = {name: value - first["a_ms"][name] for name, value in first["b_ms"].items()}
+    assert max(grown, key=lambda name: grown[name]) == "slot_queue"
+    flat = " ".join(done.stdout.split())
+    assert re.search(r"Of the \+[\d,.]+ ms of TTFT on average: queue for a slot \+", flat)
+
+
+def test_compare_explains_no_part_of_a_run_without_an_operating_point() -> None:
+    flood = "--set workload.arrivals.rate_per_s=600 --set workload.num_requests=1500"
+    for name, more in (("wide", ""), ("narrow", "--set max_num_seqs=2")):
+        assert simserve(f"run small.yaml {flood} {more} --out {name}").exit_code == 0
+    done = simserve("compare wide narrow")
+    assert "overloaded" in done.stdout and "Where the TTFT went" in done.stdout
+    assert "Of the +" not in done.stdout
+
+
+def test_compare_says_why_it_cannot_divide_a_run(tmp_path: Path) -> None:
+    saved = json.loads(Path("before/run.json").read_text())
+    saved["facts"]["resolved"]["deployment"]["gpu"]["name"] = "h1000"
+    Path("before/run.json").write_text(json.dumps(saved))
+    done = simserve("compare before before")
+    assert done.exit_code == 0
+    assert "Not compared: where the time went: " in done.stdout
+    assert "Where the TTFT went" not in done.stdout
 
 
 @pytest.mark.parametrize(("more", "status"), [("", 0), ("--set max_num_seqs=1", 1)])

@@ -49,6 +49,19 @@ WRONG = [
     ("plan small.yaml --slo ttft:1 --vary replicas=1,2", r"--vary replicas=1,2: .*the answer"),
     ("plan small.yaml --slo ttft:1 --vary quantization=fp9", r"--vary quantization=fp9: .*fp8"),
     ("plan small.yaml --slo ttft:1 --vary tp=3", r"--vary tp=3: .*sizes that cut llama"),
+    (
+        "plan small.yaml --slo ttft:9 --vary gpu=l4 --vary latency=zzz",
+        r"--vary latency=zzz: .*got zzz",
+    ),
+    (
+        "plan small.yaml --slo ttft:9 --vary gpu=l4 --vary latency=roofline,zzz",
+        r"--vary latency=.*: got zzz",
+    ),
+    (
+        "plan small.yaml --slo ttft:9 --gpu l4 --latency zzz",
+        r"--latency: deployment.latency: got zzz",
+    ),
+    ("plan small.yaml --slo ttft:9 --gpu l4 --vary max_num_seqs=99999", r"max_num_seqs \(99999\)"),
     ("plan small.yaml --slo ttft:1 --vary tp=1 --vary tp=2", r"--vary: got tp, .*each key once"),
     ("plan small.yaml --slo ttft:1 --set quantization=fp9", r"--set quantization=fp9: .*fp8"),
     ("plan small.yaml --slo ttft:1 --set model=gpt-5", r"--set model=gpt-5: .*gpt-oss"),

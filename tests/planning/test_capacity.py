@@ -7,19 +7,24 @@ from functools import cache
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
 import simserve
+from simserve.engine.simulate import simulate
 from simserve.errors import InputError
 from simserve.inputs.deployment import read_deployment
 from simserve.planning.capacity import MOST_USERS, Capacity, _Search, find_capacity
 from simserve.planning.load_tests import LoadTest, LoadTester
 from simserve.planning.loads import load_dial
+from simserve.planning.other_hardware import as_it_is
 from simserve.planning.replications import replicate
 from simserve.planning.run_scenario import run
+from simserve.records.run_record import REJECTED
 from simserve.report.capacity import capacity_dict, capacity_text
 from simserve.results.attainment import attainments
 from simserve.results.whole_files import json_text
+from simserve.traffic.generate import generate
 
 QUICK = [
     "workload.prompt_tokens={median: 200, p95: 600, max: 2000}",
@@ -256,6 +261,27 @@ def test_more_users_than_are_looked_for_are_not_looked_for() -> None:
     assert max(tester.tested) <= 2 * MOST_USERS
 
 
+def test_requests_that_no_context_holds_are_counted_in_the_answer() -> None:
+    whole = capacity("ttft_p95:30")
+    prompts = np.sort(
+        generate(whole.dial.scenario.workload, whole.dial.scenario.seed).prompt_tokens
+    )
+    limit = int(prompts[len(prompts) // 2])
+    deployment = whole.dial.scenario.deployment
+    short = dataclasses.replace(
+        deployment, engine=dataclasses.replace(deployment.engine, max_model_len=limit)
+    )
+    scenario = dataclasses.replace(whole.dial.scenario, deployment=short)
+    found = dataclasses.replace(whole, dial=dataclasses.replace(whole.dial, scenario=scenario))
+    record = simulate(generate(scenario.workload, scenario.seed), short, as_it_is(short))
+    refused = float((record.outcomes.status == REJECTED).mean())
+    assert found.refused_frac == capacity_dict(found)["refused_frac"] == refused > 0.4
+    assert f"{refused:.1%} of the requests are refused at every load" in " ".join(
+        capacity_text(found).split()
+    )
+    assert whole.refused_frac == 0 and "refused" not in capacity_text(whole)
+
+
 def test_the_answer_says_how_far_the_roofline_of_experts_is_known() -> None:
     dense = capacity("ttft_p95:30")
     experts = read_deployment({"model": "qwen3-30b-a3b", "gpu": "h100-sxm"})
@@ -264,4 +290,9 @@ def test_the_answer_says_how_far_the_roofline_of_experts_is_known() -> None:
     assert "hardly validated" in capacity_dict(other)["remark"]
     assert "hardly validated" in " ".join(capacity_text(other).split())
     assert capacity_dict(dense)["remark"] is None
+    plugin = read_deployment({"model": "llama-3.1-8b", "gpu": "gaudi-3"})
+    scenario = dataclasses.replace(dense.dial.scenario, deployment=plugin)
+    other = dataclasses.replace(dense, dial=dataclasses.replace(dense.dial, scenario=scenario))
+    assert "itself does not run on gaudi-3" in " ".join(capacity_text(other).split())
+    assert "itself does not run on gaudi-3" in capacity_dict(other)["remark"]
     assert "hardly validated" not in " ".join(capacity_text(dense).split())

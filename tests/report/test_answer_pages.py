@@ -18,7 +18,7 @@ from simserve.inputs.prices import load_prices
 from simserve.inputs.scenario import load_scenario
 from simserve.planning.cost import cost
 from simserve.planning.cost_question import CostQuestion
-from simserve.report.cost_summary import cost_data
+from simserve.report.cost_summary import cost_data, fleet_words
 from simserve.report.html import load_page
 from tests.report.pages import Page, read
 
@@ -50,6 +50,9 @@ def test_a_bill_is_shown_with_its_lines_and_its_apis(small: Path, tmp_path: Path
         assert one["name"] in text
         assert one["source"] in text
     assert answer["digest"] in text
+    assert f"{fleet_words(answer['fleets'])}." in text
+    assert "without a spare" in text and "with 1 spare" in text
+    assert "at no load to" not in text and "never" not in text
 
 
 def test_a_bill_without_any_api_says_so(small: Path, tmp_path: Path) -> None:

@@ -115,11 +115,33 @@ def test_engineers_are_counted_or_said_not_to_be(small: Path) -> None:
 
 def test_a_range_whose_ends_are_equal_is_one_number() -> None:
     assert _pays("958", "958") == "pays from 958, best and worst"
-    assert _pays("never", "never") == "pays at no load"
-    assert _pays("958", "never") == "pays from 958 at best, at no load at worst"
+    assert _pays("at no load", "at no load") == "pays at no load"
+    assert _pays("958", "at no load") == "pays from 958 at best, at no load at worst"
     assert _pays_between("958", "958") == "pays from 958 M tokens a day at both ends"
-    assert _pays_between("never", "7") == "pays at no load or from 7 M tokens a day"
-    assert _pays_between("never", "never") == "pays at no load"
+    assert _pays_between("at no load", "7") == "pays at no load or from 7 M tokens a day"
+    assert _pays_between("at no load", "at no load") == "pays at no load"
+
+
+def test_a_fleet_that_never_pays_is_said_to_pay_at_no_load(small: Path) -> None:
+    report = asked(small, apis=("openai/gpt-5-nano",), gpu_usd_per_hour=500.0)
+    assert report.apis[0].break_even.first_per_s is None
+    text = cost_report(report)
+    row = next(line for line in text.splitlines() if "openai/gpt-5-nano" in line)
+    assert row.endswith("  at no load")
+    assert "from never" not in text and "  never" not in text
+
+
+@pytest.mark.parametrize("gpu", ["gaudi-2", "tpu-v6e"])
+def test_hardware_of_other_software_is_remarked_by_fit_and_cost(gpu: str, small: Path) -> None:
+    said = f"itself does not run on {gpu}: "
+    spec, origins = load_deployment_spec(gpu=gpu, settings=["max_model_len=4096"])
+    fit = memory_fit(spec, origins, load_prices())
+    assert said in " ".join(fit_report(fit).split()) and said in fit_data(fit)["remark"]
+    scenario = load_scenario(small, gpu=gpu, settings=["max_model_len=4096"])
+    question = dataclasses.replace(QUESTION, gpu_usd_per_hour=2.0)
+    assert said in " ".join(cost_report(cost(scenario, question, load_prices())).split())
+    spec, origins = load_deployment_spec()
+    assert "Note" not in fit_report(memory_fit(spec, origins, load_prices()))
 
 
 def test_a_bill_of_a_thousand_machines_stays_in_its_columns(small: Path) -> None:

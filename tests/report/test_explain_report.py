@@ -127,6 +127,46 @@ def test_words_name_the_best_counterfactual_and_only_beyond_chance(said: Explana
     assert "None of the counterfactuals lowers it beyond chance." in words
 
 
+def test_a_narrow_cause_is_named_before_a_wide_one_that_gains_no_more(said: Explanation) -> None:
+    wide = effect("no interference", -300, 20)
+    words = in_plain_words(replace(said, counterfactuals=(wide, effect("even arrivals", -290, 20))))
+    assert words.index("with even arrivals") < words.index("with no interference")
+    words = in_plain_words(replace(said, counterfactuals=(wide, effect("even arrivals", -200, 20))))
+    assert words.index("with no interference") < words.index("with even arrivals")
+    cache = effect("perfect prefix cache", -310, 20)
+    words = in_plain_words(replace(said, counterfactuals=(cache, effect("infinite KV", -300, 20))))
+    assert "with infinite KV" in words and "perfect prefix cache" not in words
+    words = in_plain_words(replace(said, counterfactuals=(cache, effect("infinite KV", -90, 20))))
+    assert "with perfect prefix cache" in words
+
+
+def test_hardware_is_never_called_a_cause(said: Explanation) -> None:
+    found = (effect("2x FLOPs", -400, 20), effect("infinite KV", -50, 20))
+    words = in_plain_words(replace(said, counterfactuals=found))
+    assert "its causes taken away one at a time: with infinite KV it would be 450 ms" in words
+    assert "Of more hardware, 2x FLOPs gains most: 100 ms." in words
+
+
+def test_a_queue_that_is_not_shorter_without_its_limit_is_said_to_be_none(
+    said: Explanation,
+) -> None:
+    queued = band(said, slot_queue=900, host=100)
+    no_gain = (effect("even arrivals", -300, 20), effect("no slot limit", 0, 0))
+    words = in_plain_words(replace(queued, counterfactuals=no_gain))
+    assert "With no slot limit alone it is no lower" in words
+    gain = (effect("even arrivals", -300, 20), effect("no slot limit", -40, 10))
+    words = in_plain_words(replace(queued, counterfactuals=gain))
+    assert "with no slot limit it would be 460 ms (40 ms less)" in words
+
+
+def test_what_falls_in_every_run_is_told_where_the_runs_differ_too_much(said: Explanation) -> None:
+    wild = replace(effect("even arrivals", -300, 900), lower_in=3)
+    words = in_plain_words(replace(said, counterfactuals=(wild,)))
+    assert "in each of the 3 it is lower with even arrivals (on average 200 ms)" in words
+    words = in_plain_words(replace(said, counterfactuals=(replace(wild, lower_in=2),)))
+    assert "None of the counterfactuals lowers it beyond chance." in words
+
+
 def test_words_call_a_single_run_a_single_run(said: Explanation) -> None:
     one_run = replace(
         said,
@@ -134,7 +174,7 @@ def test_words_call_a_single_run_a_single_run(said: Explanation) -> None:
         counterfactuals=(effect("2x FLOPs", -5, None),),
     )
     words = in_plain_words(one_run)
-    assert "In the same run with 2x FLOPs it would be" in words
+    assert "In the same run, no cause taken away lowers it; with 2x FLOPs it would be" in words
     assert "That is one run; what is small may be chance." in words
 
 
@@ -151,7 +191,7 @@ def test_words_name_the_input_that_moves_it_most(said: Explanation) -> None:
     assert "a tenth more of it adds 200 ms" in words
     still = Swing(name="seats", shown="±10%", less=effect("s", 0, 0), more=effect("s", 1, 9))
     words = in_plain_words(replace(said, swings=(still,)))
-    assert "No input moves it by itself" in words
+    assert "No input, a tenth more or less, moves it beyond chance." in words
 
 
 def test_every_number_of_the_words_is_a_number_of_the_explanation(said: Explanation) -> None:
@@ -163,6 +203,7 @@ def test_every_number_of_the_words_is_a_number_of_the_explanation(said: Explanat
     for one in said.bands:
         seen += [one.share(name) * 100 for name in COMPONENTS]
         seen += [value * 1000 for value in one.parts_s.values()]
+    seen += [number for one in said.traits for number in (one.these, one.all, one.ratio)]
     everything = [*said.counterfactuals, *(e for s in said.swings for e in (s.less, s.more)), base]
     for one_effect in everything:
         seen += [(one_effect.value_s or 0) * 1000, one_effect.usd_per_mtok or 0]

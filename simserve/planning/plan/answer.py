@@ -12,7 +12,7 @@ from simserve.planning.plan.fronts import pareto
 from simserve.planning.plan.outcomes import Outcome
 from simserve.planning.plan.people import Crowd, Input, at_peak, crowds, inputs_of
 from simserve.planning.plan.prices import FleetPrices
-from simserve.planning.plan.question import Question, Runs, context_needed
+from simserve.planning.plan.question import Question, Runs, context_tokens
 from simserve.planning.plan.race import FIRST_RUNS, HEAT_RUNS, Plan, Probability, Race
 from simserve.planning.plan.screen import Screening, screen
 from simserve.planning.plan.space import Axes, Candidate, axes_for, candidates
@@ -82,20 +82,14 @@ def make_plan(
     question.check()
     scenario = at_peak(question.scenario, question.plan.audience)
     question = dataclasses.replace(question, scenario=scenario)
-    context = _context(question)
-    spec = question.spec.model_copy(update={"max_model_len": context})
-    axes = axes_for(
-        spec,
-        question.plan,
-        question.prices,
-        question.terms,
-        question.fixed,
-        question.origins.where("deployment.model"),
-    )
-    found = candidates(axes, spec, question.origins)
     runs = Runs.of(scenario)
     if not is_random(scenario):  # one run is all there is to see
         question = dataclasses.replace(question, replications=1, fresh_seeds=0)
+    context = context_tokens(question, runs)
+    spec = question.spec.model_copy(update={"max_model_len": context})
+    where = question.origins.where("deployment.model")
+    axes = axes_for(spec, question.plan, question.prices, question.terms, question.fixed, where)
+    found = candidates(axes, spec, question.origins)
     screening = screen(question, found, Demand.of(runs.requests()))
     race = Race(
         runs,
@@ -128,14 +122,6 @@ def make_plan(
     )
     store.write_table([race.outcomes[key] for key in sorted(race.outcomes)])
     return answer
-
-
-def _context(question: Question) -> int:
-    """Return the longest context that is asked for, or else needed."""
-    if question.spec.max_model_len is not None:
-        return question.spec.max_model_len
-    longest = question.scenario.deployment.model.max_position_embeddings
-    return context_needed(question.scenario, longest)
 
 
 def _winner(

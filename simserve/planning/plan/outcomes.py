@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -11,15 +12,16 @@ from simserve.planning.run_scenario import run
 from simserve.results.attainment import attainments
 from simserve.results.intervals import Estimates
 from simserve.results.metrics import request_latencies
-from simserve.results.promises import Promise, asked_of, promises
+from simserve.results.promises import GOOD_SHARE, Promise, asked_of, promises
 from simserve.results.result import Result
 from simserve.results.run_sample import RunSample
 from simserve.results.samples import MS_PER_S
 from simserve.results.warmup import whole_run
 
-FORMAT = 1
+FORMAT = 2
 """Version of ``Outcome``: another one is never taken for it."""
 PERCENTILES = (50.0, 95.0, 99.0)
+SERVED = "a prompt within the context"
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -27,6 +29,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     ``required`` is None for per-request objectives. ``low`` to ``high`` is Wilson's interval of
     the share in the ``steady`` part of the run; ``whole`` is the share of the whole run.
+    ``used`` is how much of its limit the steady part uses, at the share that is asked; None: more
+    than there is, since too many are not answered in time.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Kept(msgspec.Struct, frozen=True):
     steady: float
     low: float
     high: float
+    used: float | None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -96,7 +101,8 @@ def _kept(result: Result, sample: RunSample) -> tuple[Kept, ...]:
     asked = asked_of(facts.slo(), facts.class_slos(), record)
     whole = promises(asked, record, request_latencies(record), whole_run(record))
     steady = {one.name: one for one in attainments([sample])}
-    return tuple(
+    used = {one.name: _used(one) for one in sample.promises}
+    kept = [
         Kept(
             name=one.name,
             required=one.required_share,
@@ -104,10 +110,34 @@ def _kept(result: Result, sample: RunSample) -> tuple[Kept, ...]:
             steady=steady[one.name].share if one.name in steady else _share(one),
             low=steady[one.name].low if one.name in steady else 0.0,
             high=steady[one.name].high if one.name in steady else 1.0,
+            used=used[one.name],
         )
         for one in whole
         if len(one.strain.weights)
-    )
+    ]
+    return (*kept, *_served(result))
+
+
+def _served(result: Result) -> list[Kept]:
+    """Return that requests are served at all, as one more promise, if any are refused.
+
+    Percentiles are of the answered: without it a context that is too short for most requests
+    would keep an SLO for the rest, and cheaply.
+    """
+    metrics = result.metrics
+    if not metrics.rejected:
+        return []
+    share = 1 - metrics.rejected / metrics.num_prompts
+    shares = {"whole": share, "steady": share, "low": share, "high": share}
+    return [Kept(name=SERVED, required=None, **shares, used=0.0)]
+
+
+def _used(promise: Promise) -> float | None:
+    if not len(promise.strain.weights):
+        return 0.0
+    asked = GOOD_SHARE if promise.required_share is None else promise.required_share
+    strain = Estimates([promise.strain]).at_share(asked)
+    return strain if math.isfinite(strain) else None
 
 
 def _share(promise: Promise) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from simserve.errors import InputError
 from simserve.inputs.deployment import Deployment, DeploymentSpec
+from simserve.inputs.model_catalogue import load_model
 from simserve.inputs.plan_spec import PlanSpec
 from simserve.inputs.prices import PriceBook
 from simserve.inputs.prices_file import Terms
@@ -140,9 +141,15 @@ def _needed(scenario: Scenario) -> tuple[int, int]:
     )
 
 
-def context_needed(scenario: Scenario, longest: int) -> int:
-    """Return the context that the longest request of the workload takes, in whole steps."""
-    workload = scenario.workload
+def context_tokens(question: Question, runs: Runs) -> int:
+    """Return the context that is asked for, or else what the longest request takes.
+
+    Where the workload sets no limit to its lengths, that is the longest of all replications that
+    are to be run: none of them is refused for its length.
+    """
+    if question.spec.max_model_len is not None:
+        return question.spec.max_model_len
+    workload = runs.scenario.workload
     plain = (workload.prefix, workload.segments, workload.sessions, workload.classes)
     tokens = 0
     if not any(plain) and workload.prompt_tokens is not None and workload.output_tokens is not None:
@@ -153,6 +160,9 @@ def context_needed(scenario: Scenario, longest: int) -> int:
         if ends[0] is not None and ends[1] is not None:
             tokens = ends[0] + ends[1]
     if not tokens:
-        requests = generate(workload, scenario.seed)
-        tokens = int((requests.prompt_tokens + requests.output_tokens).max())
-    return min(-(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP, longest)
+        fresh = map(fresh_number, range(question.fresh_seeds))
+        tables = map(runs.requests, (*range(question.replications), *fresh))
+        tokens = max(int((one.prompt_tokens + one.output_tokens).max()) for one in tables)
+    key = "deployment.model"
+    longest = load_model(question.spec.model, question.origins.where(key), key)
+    return min(-(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP, longest.max_position_embeddings)

@@ -10,15 +10,15 @@ the answer. Heats do not depend on how many processes compute them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from simserve.inputs.deployment import Deployment
 from simserve.inputs.scenario import Scenario
-from simserve.inputs.slo import Objective
 from simserve.planning.plan.backends import Backend
-from simserve.planning.plan.outcomes import PERCENTILES, Outcome
+from simserve.planning.plan.outcomes import Kept, Outcome
 from simserve.planning.plan.prices import FleetPrice
 from simserve.planning.plan.question import Runs, fresh_number
 from simserve.planning.plan.space import Candidate
@@ -145,12 +145,11 @@ class Race:
                     yield plan
 
     def used_of_slo(self, plan: Plan) -> float:
-        """Return how much of a limit the plan uses, of the objective that it is closest to.
-
-        0 where only classes of requests have objectives: latencies are kept of all together.
-        """
-        slo = self.runs.scenario.slo
-        return max((_used(plan.seen, one) for one in (slo.objectives if slo else ())), default=0.0)
+        """Return how much of a limit the plan uses, of the promise that it is closest to."""
+        of_promise: dict[str, list[Kept]] = {}
+        for kept in (kept for one in plan.seen for kept in one.kept):
+            of_promise.setdefault(kept.name, []).append(kept)
+        return max(map(_used, of_promise.values()), default=0.0)
 
     def has_more_room(self, plan: Plan, other: Plan) -> bool:
         """Whether a plan leaves more of the limits than another, by an amount that matters."""
@@ -273,14 +272,9 @@ class Race:
         return unsteady <= _UNSTEADY_SHARE * len(runs) and kept >= self._probability * len(runs)
 
 
-def _used(outcomes: Sequence[Outcome], objective: Objective) -> float:
-    """Return the mean latency over the limit, at the percentile that is asked or the next above."""
-    percentile = next((q for q in PERCENTILES if q >= (objective.percentile or 0)), PERCENTILES[-1])
-    if objective.percentile is None:
-        percentile = PERCENTILES[-1]  # asked of each request
-    found = [one.latency_ms.get(objective.metric, {}).get(f"p{percentile:g}") for one in outcomes]
-    known = [ms for ms in found if ms is not None]
-    return sum(known) / len(known) / objective.limit_ms if known else 0.0
+def _used(kept: Sequence[Kept]) -> float:
+    """Return how much of the limit of one promise is used, in the mean over runs."""
+    return sum(math.inf if one.used is None else one.used for one in kept) / len(kept)
 
 
 def _pass(plan: Plan, stage: Stage, passed: bool) -> None:

@@ -17,7 +17,7 @@ from simserve.planning.plan.bounds import Demand, HardwareBounds, LoneBounds, sh
 from simserve.planning.plan.prices import FleetPrices
 from simserve.planning.plan.question import Question
 from simserve.planning.plan.race import Plan
-from simserve.planning.plan.space import Candidate
+from simserve.planning.plan.space import Candidate, refuse_what_is_always_wrong
 from simserve.results.samples import MS_PER_S
 
 Bound = Literal["impossible", "offer", "memory", "latency", "rate"]
@@ -57,7 +57,11 @@ class Screening:
 
 
 def screen(question: Question, found: Sequence[Candidate], demand: Demand) -> Screening:
-    """Return the plans that no bound removes, in order of price."""
+    """Return the plans that no bound removes, in order of price.
+
+    Raises:
+        InputError: if an input is wrong with every candidate, so that there is nothing to plan.
+    """
     prices = FleetPrices(question.prices, question.terms)
     bounds = _Bounds(question, demand)
     plans: list[Plan] = []
@@ -86,10 +90,7 @@ def screen(question: Question, found: Sequence[Candidate], demand: Demand) -> Sc
             if gone is not None or price is None:
                 removals.append(
                     Removal(
-                        bound=gone or "offer",
-                        candidate=candidate,
-                        replicas=replicas,
-                        reason=reason,
+                        bound=gone or "offer", candidate=candidate, replicas=replicas, reason=reason
                     )
                 )
             else:
@@ -104,6 +105,7 @@ def screen(question: Question, found: Sequence[Candidate], demand: Demand) -> Sc
                         least_tpot_ms=tpot_ms,
                     )
                 )
+    refuse_what_is_always_wrong(possible, bounds.wrong, question.plan.vary)
     plans.sort(key=lambda plan: plan.order)
     return Screening(
         candidates=tuple(possible),
@@ -125,15 +127,21 @@ class _Bounds:
         self._lone: dict[tuple[Any, ...], LoneBounds] = {}
         self._work: dict[tuple[Any, ...], float] = {}
         self.proven = question.spec.latency == "roofline"
+        self.wrong: dict[int, InputError] = {}  # by the number of a candidate
 
     def of(self, candidate: Candidate) -> tuple[Bound | None, str]:
         """Return which bound removes a candidate whatever its replicas are, and why."""
         deployment = candidate.deployment
         if deployment is None:
-            return candidate.fate or "impossible", candidate.reason
+            if candidate.error is not None and candidate.fate != "memory":
+                self.wrong[candidate.number] = candidate.error
+            return candidate.fate or "impossible", str(candidate.error)
         try:
             model = load_latency_model(deployment)
         except InputError as error:
+            key = "deployment.latency"
+            where = self._question.origins.where(key)
+            self.wrong[candidate.number] = InputError(where, key, error.got, error.allowed)
             return "impossible", str(error)
         if not isinstance(model, RooflineModel) or self._demand.sheds:
             return None, ""

@@ -7,7 +7,7 @@ engine's own limits before others. Of two plans that are equal otherwise that on
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,13 +50,13 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One point: a replica and its router. ``fate`` and ``reason`` say why it cannot be."""
+    """One point: a replica and its router. ``fate`` and ``error`` say why it cannot be."""
 
     number: int  # in order of preference
     settings: Settings  # only what is varied, by key of the deployment
     deployment: Deployment | None
     fate: Fate | None = None
-    reason: str = ""
+    error: InputError | None = None
 
     @property
     def router(self) -> str:
@@ -176,10 +176,30 @@ def candidates(axes: Axes, spec: DeploymentSpec, origins: Origins) -> list[Candi
     for number, settings in enumerate(axes.points()):
         one = _resolved(number, settings, spec, origins)
         found.setdefault(number if one.deployment is None else _identity(one.deployment), one)
-    every = list(found.values())
-    if every[0].fate == "impossible" and len({one.reason for one in every}) == 1:
-        _resolve(every[0].settings, spec, origins)  # raises what is wrong whatever the others are
-    return every
+    return list(found.values())
+
+
+def refuse_what_is_always_wrong(
+    found: Sequence[Candidate],
+    wrong: Mapping[int, InputError],
+    asked: Mapping[str, Sequence[Any]],
+) -> None:
+    """Refuse an input with which no candidate can be built, whatever else is chosen.
+
+    ``wrong`` are the candidates, by number, that cannot; ``asked`` the values that were asked for,
+    by key. A GPU, or a number of them, may well be wrong for a profile that is right for others.
+
+    Raises:
+        InputError: what is wrong with the first of those candidates.
+    """
+    by_value = [
+        [one for one in found if one.settings.get(key) == value]
+        for key in sorted(asked.keys() - {"gpu", "tp"})
+        for value in map(_given, asked[key])
+    ]
+    for group in (list(found), *by_value):
+        if group and all(one.number in wrong for one in group):
+            raise wrong[group[0].number]
 
 
 def _identity(deployment: Deployment) -> object:
@@ -196,20 +216,18 @@ def _resolved(number: int, settings: Settings, spec: DeploymentSpec, origins: Or
     try:
         deployment = _resolve(settings, spec, origins)
     except DoesNotFitError as error:
-        return _without(number, settings, "memory", error)
+        return Candidate(
+            number=number, settings=settings, deployment=None, fate="memory", error=error
+        )
     except InputError as error:
-        return _without(number, settings, "impossible", error)
+        return Candidate(
+            number=number, settings=settings, deployment=None, fate="impossible", error=error
+        )
     return Candidate(number=number, settings=settings, deployment=deployment)
 
 
 def _resolve(settings: Settings, spec: DeploymentSpec, origins: Origins) -> Deployment:
     return resolve_deployment(spec.model_copy(update={**settings, "replicas": 1}), origins)
-
-
-def _without(number: int, settings: Settings, fate: Fate, error: InputError) -> Candidate:
-    return Candidate(
-        number=number, settings=settings, deployment=None, fate=fate, reason=str(error)
-    )
 
 
 def _refuse_wrong(axes: Axes, spec: DeploymentSpec, origins: Origins) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from simserve.report.charts.load import Line, Panel, Point, curves
+from simserve.report.intervals import SHORT_OF
 from simserve.report.page.markup import Child, element, table
 from simserve.report.page.parts import Page, Section, Shown, ms, number, percent, tiles
-
-_NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 
 
 def capacity_page(entry: Mapping[str, Any]) -> Page:
@@ -74,7 +73,7 @@ def _figures(entry: Mapping[str, Any]) -> list[Shown]:
         limit = _limit(entry["scenario"]["slo"], name, metric)
         panels.append(
             Panel(
-                title=f"{_NAMES[metric]} p{percentile}",
+                title=f"{SHORT_OF[metric]} p{percentile}",
                 y_label="ms",
                 lines=(Line(name="", points=points),),
                 limit=limit,

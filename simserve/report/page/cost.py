@@ -6,19 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from simserve.report.charts.bars import Part, Swing, parts_bars, tornado
+from simserve.report.cost_summary import LINES, fleet_words
 from simserve.report.page.markup import Child, element, paragraphs, table
 from simserve.report.page.parts import Page, Section, Shown, count, number, percent, tiles
 
-_LINES = {
-    "input": "prompts, computed",
-    "cached_input": "prompts, found in the cache",
-    "output": "output",
-    "idle": "idle, between steps",
-    "hours_without_traffic": "paid hours without traffic",
-    "spares": "spares",
-    "unused_gpus": "GPUs that a machine has too many",
-    "engineering": "engineers",
-}
 _MILLION = 1e6
 
 
@@ -43,7 +34,8 @@ def cost_page(entry: Mapping[str, Any]) -> Page:
 
 def _words(entry: Mapping[str, Any]) -> list[str]:
     now, offer = entry["now"], entry["offer"]
-    texts = [
+    texts = [f"{fleet_words(entry['fleets'])}."] if "fleets" in entry else []
+    texts += [
         f"{count(now['gpus_paid'], 'GPU')} at ${offer['usd_per_gpu_hour']:,.2f} an hour "
         f"({offer['name']}, {offer['terms']}) come to ${now['usd']:,.0f} a month for "
         f"{entry['tokens_per_day'] / _MILLION:,.0f} million tokens a day. "
@@ -60,6 +52,8 @@ def _words(entry: Mapping[str, Any]) -> list[str]:
             f"GPUs of one's own cost {number(ratio)} times as much at this load. "
             f"{_break_even(cheapest)}"
         )
+        if cheapest["kind"] == "assumed":
+            texts.append(f"The price of that API is assumed ({cheapest['source']}).")
     return texts
 
 
@@ -70,9 +64,11 @@ def _break_even(one: Mapping[str, Any]) -> str:
     )
     if found is None:
         return "There is no load at which they become cheaper."
-    span = f"from {number(best)} " if best is not None else "from an unknown number "
-    span += f"to {number(worst)}" if worst is not None else "to never"
-    return f"They break even at {number(found)} million tokens a day ({span}, as prices go)."
+    ends = [
+        f"{number(load)} {which}" if load is not None else f"at no load {which}"
+        for load, which in ((best, "at best"), (worst, "at worst"))
+    ]
+    return f"They break even at {number(found)} million tokens a day ({', '.join(ends)})."
 
 
 def _headline(entry: Mapping[str, Any]) -> Child:
@@ -94,7 +90,7 @@ def _usd(value: float | None) -> str:
 
 
 def _bill(now: Mapping[str, Any]) -> list[Child | Shown]:
-    lines = {_LINES.get(name, name): usd for name, usd in now["lines"].items() if usd}
+    lines = {LINES.get(name, name): usd for name, usd in now["lines"].items() if usd}
     parts = [
         Part(name, usd, f"${usd:,.0f} ({usd / now['usd']:.0%})") for name, usd in lines.items()
     ]
@@ -126,7 +122,7 @@ def _apis(entry: Mapping[str, Any]) -> list[Child | Shown]:
             f"${one['usd_per_month']:,.0f}",
             f"{one['self_host_ratio']:,.2f}",
             _mtok(one["break_even"]),
-            f"{_mtok(one['break_even_at_best'])} to {_mtok(one['break_even_at_worst'])}",
+            _band(one),
         ]
         for one in entry["apis"]
     ]
@@ -143,9 +139,14 @@ def _apis(entry: Mapping[str, Any]) -> list[Child | Shown]:
     ]
 
 
+def _band(one: Mapping[str, Any]) -> str:
+    best, worst = _mtok(one["break_even_at_best"]), _mtok(one["break_even_at_worst"])
+    return best if best == worst else f"{best} at best, {worst} at worst"
+
+
 def _mtok(found: Mapping[str, Any]) -> str:
     value = found["first_mtok_per_day"]
-    return "never" if value is None else number(value)
+    return "at no load" if value is None else number(value)
 
 
 def _swings(entry: Mapping[str, Any]) -> list[Child | Shown]:

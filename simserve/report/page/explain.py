@@ -7,17 +7,16 @@ from typing import Any
 
 from simserve.planning.sensitivity import TP
 from simserve.report.charts.bars import Swing, tornado
+from simserve.report.intervals import SHORT_OF
 from simserve.report.page.markup import Child, element, table
-from simserve.report.page.parts import Page, Section, Shown, ms, number
+from simserve.report.page.parts import Page, Section, Shown, ms, number, percent
 from simserve.report.page.where_time_goes import TITLE, waterfall_parts
-
-_SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}
 
 
 def explain_page(entry: Mapping[str, Any]) -> Page:
     """Return the page of what ``simserve explain --json`` printed."""
     scenario, metric = entry["scenario"], entry["metric"]
-    name = f"p{entry['percentile']:g} {_SHORT_OF[metric]}"
+    name = f"p{entry['percentile']:g} {SHORT_OF[metric]}"
     parts = {one["name"]: one["parts_ms"] for one in entry["bands"]}
     digest = element("code", scenario["digest"])
     return Page(
@@ -27,7 +26,7 @@ def explain_page(entry: Mapping[str, Any]) -> Page:
         badges=[("plain", entry["verdict"])],
         sections=[
             Section("In short", [element("p", entry["words"])]),
-            Section(TITLE, waterfall_parts(metric, parts)),
+            Section(TITLE, [*waterfall_parts(metric, parts), *_who(entry)]),
             Section("What would change it", _counterfactuals(entry, name)),
             Section("What it depends on", _sensitivity(entry, name)),
             Section(
@@ -41,6 +40,22 @@ def explain_page(entry: Mapping[str, Any]) -> Page:
     )
 
 
+def _who(entry: Mapping[str, Any]) -> list[Child | Shown]:
+    """Return who the requests around the percentile are; older answers do not say."""
+    rows = [
+        [one["name"], *(_trait(one, one[side]) for side in ("these", "all"))]
+        for one in entry.get("who", ())
+    ]
+    if not rows:
+        return []
+    around = f"p{entry['percentile']:g}"
+    return [table(["mean", f"around {around}", "all"], rows, f"The requests around {around}")]
+
+
+def _trait(one: Mapping[str, Any], value: float) -> str:
+    return percent(value) if one["is_share"] else number(value)
+
+
 def _counterfactuals(entry: Mapping[str, Any], name: str) -> list[Child | Shown]:
     effects = entry["counterfactuals"]
     if entry["base"] is None or not effects:
@@ -49,8 +64,13 @@ def _counterfactuals(entry: Mapping[str, Any], name: str) -> list[Child | Shown]
         [one["name"], one["meaning"], ms(one["value_ms"]), _change(one)]
         for one in [entry["base"], *effects]
     ]
-    caption = f"{name} over {entry['replications']} replications"
+    caption = f"{name}, {_runs(entry)}"
     return [table(["change", "what it means", "ms", "change, ms"], rows, caption, texts=2)]
+
+
+def _runs(entry: Mapping[str, Any]) -> str:
+    runs = entry["replications"]
+    return "one run, so without intervals" if runs == 1 else f"mean of {runs} replications"
 
 
 def _change(one: Mapping[str, Any]) -> str:
@@ -62,7 +82,7 @@ def _change(one: Mapping[str, Any]) -> str:
     text = f"{change['value']:+,.1f}"
     if "low" in change:
         return f"{text} ({change['low']:+,.1f} to {change['high']:+,.1f})"
-    return f"{text} (no interval: {change.get('reason', 'one run')})"
+    return text
 
 
 def _sensitivity(entry: Mapping[str, Any], name: str) -> list[Child | Shown]:
@@ -91,8 +111,8 @@ def _sensitivity(entry: Mapping[str, Any], name: str) -> list[Child | Shown]:
             title=f"{name} if one input is {moved}",
             alt=_said(swings),
             caption=(
-                f"The line is the latency as it is, {number(base['value_ms'])} ms, mean of "
-                f"{entry['replications']} replications. Each bar moves one input: {moved}."
+                f"The line is the latency as it is, {number(base['value_ms'])} ms, "
+                f"{_runs(entry)}. Each bar moves one input: {moved}."
             ),
         )
     ]

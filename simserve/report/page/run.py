@@ -28,7 +28,7 @@ from simserve.results.steady_state import STATISTICS, SteadyState
 
 SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 _COLUMNS = ("mean", *(f"p{q}" for q in PERCENTILES))
-_VERDICT_LOOKS = {"stable": "good", "backlogged": "warn", "overloaded": "bad"}
+_VERDICT_LOOKS = {"stable": "good", "undecided": "warn", "backlogged": "warn", "overloaded": "bad"}
 
 
 def run_page(result: Result) -> Page:

@@ -9,6 +9,7 @@ from simserve.planning.changed_deployment import scenario_of_resolved
 from simserve.planning.explanation import waterfalls_of
 from simserve.report.charts import style
 from simserve.report.charts.bars import Look, Stack, stacked_bars
+from simserve.report.intervals import SHORT_OF
 from simserve.report.page.markup import Child, element, table
 from simserve.report.page.parts import Section, Shown, ms
 from simserve.report.plain_words import PART_WORDS
@@ -18,7 +19,6 @@ from simserve.results.waterfall import COMPONENTS
 from simserve.results.waterfall_bands import bands
 
 _PERCENTILE = 99.0
-_SHORT_OF = {"ttft": "TTFT", "tpot": "TPOT", "e2el": "E2E"}
 _NAMES = {"all": "all requests", "p49-p51": "the median", "p95-p100": "the slowest 5 %"}
 TITLE = "Where the time goes"
 LOOKS: Mapping[str, Look] = {
@@ -59,7 +59,7 @@ def waterfall_parts(
     metric: str, parts_ms: Mapping[str, Mapping[str, float]]
 ) -> Sequence[Child | Shown]:
     """Return figure and table of one latency; ``parts_ms`` are by group of requests, by part."""
-    short = _SHORT_OF[metric]
+    short = SHORT_OF[metric]
     per = ", per token after the first" if metric == "tpot" else ""
     used = [part for part in COMPONENTS if any(one[part] for one in parts_ms.values())]
     stacks = [

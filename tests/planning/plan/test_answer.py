@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from simserve.inputs.launch_line.read import read_launch_line
 from simserve.inputs.plan_spec import AudienceSpec, PlanSpec
+from simserve.inputs.scenario import load_deployment_spec, scenario_from_dict
 from simserve.inputs.workload import ArrivalsSpec
 from simserve.inputs.workload_prompts import SessionsSpec
 from simserve.planning.plan.answer import PlanAnswer
@@ -22,7 +23,7 @@ from simserve.planning.plan.backends import LocalBackend
 from simserve.planning.plan.fronts import pareto
 from simserve.planning.plan.outcomes import outcome_of
 from simserve.planning.plan.people import at_peak
-from simserve.planning.plan.question import Runs, fresh_number
+from simserve.planning.plan.question import Runs, context_tokens, fresh_number
 from simserve.planning.plan.race import Plan, Probability
 from simserve.planning.plan.space import axes_for, candidates, label_of
 from simserve.planning.run_scenario import run
@@ -30,7 +31,7 @@ from simserve.report.plan import nobody_can, plan_dict, plan_text
 from simserve.report.plan_answer import answer_rows
 from simserve.report.plan_deploy import compose_text, serve_lines
 from simserve.report.plan_tables import name_of, with_answer
-from tests.planning.plan.questions import VARY, planned, small_question, text_of
+from tests.planning.plan.questions import VARY, WORKLOAD, planned, small_question, text_of
 
 
 @cache
@@ -69,15 +70,17 @@ def test_no_equal_of_the_winner_leaves_more_room_that_matters() -> None:
 def equals_that_use(*used: float) -> list[Plan]:
     """Return plans of one price, numbered in order of preference, that use so much of a limit."""
     first = winner().runs[0]
-    plans = []
+    promised, plans = first.kept, []
     for number, share in enumerate(used):
-        ms = {"ttft": {"p95": 500 * share}, "tpot": {"p95": 1.0}}
+        kept = [
+            msgspec.structs.replace(one, used=share / (1 + at)) for at, one in enumerate(promised)
+        ]
         plan = Plan(
             candidate=dataclasses.replace(winner().candidate, number=number),
             replicas=winner().replicas,
             price=winner().price,
         )
-        plan.runs = [msgspec.structs.replace(first, latency_ms=ms)]
+        plan.runs = [msgspec.structs.replace(first, kept=tuple(kept))]
         plans.append(plan)
     return plans
 
@@ -86,6 +89,64 @@ def test_of_equals_the_one_with_room_comes_first_and_small_differences_do_not_co
     plans = equals_that_use(0.75, 0.46, 0.38, 0.45)
     order = [plan.candidate.number for plan in answer().race.by_room(plans)]
     assert order == [1, 2, 3, 0]
+
+
+def test_what_is_used_of_a_limit_is_the_latency_at_its_percentile_by_the_limit() -> None:
+    one = winner()
+    for run_ in one.runs:
+        for kept, metric, limit_ms in zip(run_.kept, ("ttft", "tpot"), (500, 60), strict=True):
+            assert kept.used == pytest.approx(run_.latency_ms[metric]["p95"] / limit_ms)
+
+
+def test_an_slo_of_classes_alone_has_a_measure_of_room() -> None:
+    classes = [{"name": "quick", "weight": 1, "slo": "ttft_p95:400"}, {"name": "any", "weight": 1}]
+    scenario = scenario_from_dict(
+        {
+            "workload": {**WORKLOAD, "classes": classes, "num_requests": 200},
+            "deployment": {"model": "llama-3.1-8b", "gpu": "h100-sxm"},
+            "seed": 5,
+        }
+    )
+    found = planned(small_question(scenario=scenario))
+    assert found.winner is not None
+    (kept,) = found.winner.runs[0].kept
+    assert kept.name == "quick ttft_p95:400"
+    assert 0 < found.race.used_of_slo(found.winner) <= 1
+
+
+def test_no_run_of_a_plan_refuses_a_request_for_its_length() -> None:
+    classes = [{"name": "a", "weight": 1, "slo": "ttft_p95:400"}, {"name": "b", "weight": 1}]
+    lengths = {"prompt_tokens": {"median": 300, "p95": 4000}, "output_tokens": {"median": 40}}
+    workload = {**WORKLOAD, **{key: {**WORKLOAD[key], **one} for key, one in lengths.items()}}
+    workload["classes"] = classes
+    del workload["prompt_tokens"]["max"]
+    deployment = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+    scenario = scenario_from_dict({"workload": workload, "deployment": deployment, "seed": 5})
+    question = small_question(scenario=scenario)
+    runs = Runs.of(scenario)
+    context = context_tokens(question, runs)
+    for number in (*range(question.replications), *map(fresh_number, range(2))):
+        assert (runs.requests(number).prompt_tokens < context).all()
+
+
+def test_the_context_is_no_longer_than_the_model_has() -> None:
+    spec, origins = load_deployment_spec(None, model="llama-2-7b")
+    question = small_question(spec=spec, origins=origins)
+    long = {**WORKLOAD, "prompt_tokens": {"median": 300, "p95": 900, "max": 9000}}
+    deployment = {"model": "llama-3.1-8b", "gpu": "h100-sxm"}
+    scenario = scenario_from_dict({"workload": long, "deployment": deployment})
+    assert context_tokens(question, Runs.of(scenario)) == 4096
+
+
+def test_a_context_that_refuses_most_requests_keeps_no_slo() -> None:
+    vary = {**VARY, "gpu": ("l40s",), "quantization": (None,), "max_model_len": (200, 4096)}
+    found = planned(small_question(plan=PlanSpec(vary=vary, limits=({},))))
+    assert found.winner is not None
+    assert found.winner.candidate.settings["max_model_len"] == 4096
+    vary["max_model_len"] = (200,)
+    none = planned(small_question(plan=PlanSpec(vary=vary, limits=({},))))
+    assert none.winner is None
+    assert "a prompt within the context" in nobody_can(none)
 
 
 def test_an_equally_dear_plan_with_a_coarser_model_and_more_room_is_told() -> None:

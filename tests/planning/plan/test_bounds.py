@@ -249,6 +249,6 @@ def test_a_model_that_does_not_fit_is_removed_as_it_would_be_refused() -> None:
         for one in candidates(axes, spec, origins)
     }
     assert fates["h100-sxm", 1, None].fate == "memory"
-    assert "GB less per GPU" in fates["h100-sxm", 1, None].reason
+    assert "GB less per GPU" in str(fates["h100-sxm", 1, None].error)
     assert fates["h100-sxm", 3, None].fate == "impossible"
     assert fates["h100-sxm", 8, None].deployment is not None
