@@ -20,6 +20,8 @@ _INDENT = "  "
 # Digits of a half-width that are shown; its number is then shown as finely.
 _DIGITS = 2
 NO_INTERVAL = "–"
+TOO_FEW_ANSWERED = "too few were answered"
+"""What a percentile of all requests came to, if it falls on those that got no answer."""
 
 
 def steady_state_lines(state: SteadyState, band: CalibrationBand | None = None) -> list[str]:

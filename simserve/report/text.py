@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simserve.report.intervals import SHORT_OF, steady_state_lines
+from simserve.report.intervals import SHORT_OF, TOO_FEW_ANSWERED, steady_state_lines
 from simserve.report.summary import PERCENTILES, run_summary
 from simserve.results.result import Result
 
@@ -159,6 +159,8 @@ def _objective(one: dict[str, Any], sound: bool, so_far: bool) -> str:
     asked = f"{one['name']} ≤ {one['limit_ms']:g} ms"
     if one["attained_frac"] is not None:
         came = f"{_percent(one['attained_frac'])} of requests"
+    elif one["value_ms"] is None and not one["met"]:
+        came = TOO_FEW_ANSWERED
     else:
         came = f"{_ms(one['value_ms'])} ms"
     kept = "met so far" if so_far else "met"

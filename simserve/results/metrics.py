@@ -139,6 +139,11 @@ def timed_out(record: RunRecord) -> BoolArray:
     return np.asarray(aborted if is_timeout is None else aborted & is_timeout)
 
 
+def never_answered(record: RunRecord) -> BoolArray:
+    """Return who wanted an answer and got none: rejected or timed out, ``bool[requests]``."""
+    return np.asarray(record.outcomes.status == REJECTED) | timed_out(record)
+
+
 def cancelled(record: RunRecord) -> BoolArray:
     """Return whose clients gave up by their own choice: ``bool[requests]``."""
     return np.asarray((record.outcomes.status == ABORTED) & ~timed_out(record))

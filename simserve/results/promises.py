@@ -18,7 +18,7 @@ from simserve.inputs.slo import ClassSlo, Objective, Slo
 from simserve.records.run_record import RunRecord
 from simserve.results.batch_means import Series
 from simserve.results.gap_series import gap_series
-from simserve.results.metrics import RequestLatencies, cancelled, timed_out
+from simserve.results.metrics import RequestLatencies, cancelled, never_answered
 from simserve.results.samples import MS_PER_S, FloatArray
 from simserve.results.token_times import BoolArray
 from simserve.results.warmup import SteadyWindow
@@ -140,12 +140,12 @@ def _strain(objectives: Sequence[Objective], latencies: RequestLatencies) -> Flo
 def _strain_of_answered(
     objective: Objective, record: RunRecord, latencies: RequestLatencies, who: BoolArray
 ) -> Series:
-    """Return the strain of those that a percentile is of: of the answered, and of the timed out."""
+    """Return the strain of those that a percentile is of: all who wanted an answer."""
     if objective.metric == "itl":
         gaps = gap_series(record, latencies.finished & who)
         return Series(gaps.amounts * MS_PER_S / objective.limit_ms, gaps.weights)
     values_s = {"ttft": latencies.ttft_s, "tpot": latencies.tpot_s, "e2el": latencies.e2el_s}
-    late = timed_out(record)
+    late = never_answered(record)
     strain = np.where(
         latencies.finished, values_s[objective.metric] * MS_PER_S / objective.limit_ms, np.inf
     )

@@ -3,7 +3,8 @@
 A bare objective (``ttft:500``) is asked of every request; a request counts as good if it
 meets all of them, and one of a single token has a TPOT of 0, as in vLLM. One that was
 rejected or never finished is not good. A percentile objective (``ttft_p95:500``) compares
-that percentile, never a mean. An overloaded run meets nothing: its latencies depend on how
+that percentile, never a mean; who was rejected or timed out counts there as later than anybody
+who was answered. An overloaded run meets nothing: its latencies depend on how
 long it was watched. Nor does one whose requests in the system still grew at the end: a longer one
 may show either.
 
@@ -26,8 +27,8 @@ from simserve.results.metrics import (
     Metrics,
     RequestLatencies,
     cancelled,
+    never_answered,
     request_latencies,
-    timed_out,
 )
 from simserve.results.samples import MS_PER_S, FloatArray, Sample
 from simserve.results.token_times import BoolArray, count_tokens, pooled_gaps, step_clock
@@ -150,19 +151,23 @@ class _Run:
             if one.percentile is None
             else _by_percentile(
                 one,
-                self.among_answered(one.percentile, who),
+                self.among_answered(one, who),
                 self.sample(one.metric, who),
                 self.any(who),
             )
             for one in (slo.objectives if slo is not None else ())
         )
 
-    def among_answered(self, percentile: float, who: BoolArray) -> float:
-        """Return the percentile of those answered that ``percentile`` of all would be.
+    def among_answered(self, objective: Objective, who: BoolArray) -> float:
+        """Return the percentile of those answered that the objective's would be of all.
 
-        Whoever timed out is later than anybody who was answered. Above 100: nobody's.
+        Whoever was rejected or timed out is later than anybody who was answered. Above 100:
+        nobody's. Gaps (ITL) belong to answers, and there it is the same.
         """
-        late = int((timed_out(self.record) & who).sum())
+        percentile = objective.percentile or 0.0
+        if objective.metric == "itl":
+            return percentile
+        late = int((never_answered(self.record) & who).sum())
         answered = int((self.latencies.finished & who).sum())
         return percentile * (answered + late) / answered if late and answered else percentile
 
@@ -252,9 +257,12 @@ def _overall(
     if missed:
         return False, f"not met: {', '.join(missed)}"
     if verdict.growing:
-        return False, "not shown to be met: requests in the system still grew at the last arrival"
-    if verdict.name == "backlogged":
-        return True, "met in this run, which is backlogged and shows no steady state"
+        return False, (
+            "not shown to be met: met in this run, but requests in the system still grew at the "
+            "last arrival"
+        )
+    if verdict.name != "stable":
+        return True, f"met in this run, which is {verdict.name} and shows no steady state"
     return True, "met"
 
 

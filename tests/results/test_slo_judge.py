@@ -48,7 +48,8 @@ def test_a_bare_objective_is_asked_of_every_request() -> None:
 
 
 def test_a_percentile_objective_compares_that_percentile() -> None:
-    run = result("ttft_p50:1 ttft_p99:100000 itl_p99:100000 e2el_p99.9:100000")
+    served = Options(slots=8, preempt_chance=0.03, skip_chance=0.05)
+    run = result("ttft_p50:1 ttft_p99:100000 itl_p99:100000 e2el_p99.9:100000", served)
     report = run.slo_report
     assert report is not None
     ttft_s = request_latencies(run.record).ttft_s[request_latencies(run.record).finished]
@@ -71,6 +72,17 @@ def test_rejected_requests_are_not_good() -> None:
     assert run.metrics.rejected > 0
     assert run.slo_report.good_requests == run.metrics.completed
     assert not run.slo_report.met
+
+
+def test_a_rejected_request_is_later_than_anybody_who_was_answered() -> None:
+    run = result("ttft_p90:100000 ttft_p91:100000")
+    assert (run.metrics.rejected, len(run.record.requests)) == (4, 40)
+    assert run.slo_report is not None
+    within, beyond = run.slo_report.objectives
+    slowest_s = np.nanmax(request_latencies(run.record).ttft_s)
+    assert within.met
+    assert within.value_ms == pytest.approx(slowest_s * 1000, rel=1e-12)
+    assert (beyond.value_ms, beyond.met) == (None, False)
 
 
 def test_a_tpot_percentile_of_single_tokens_has_no_value_and_is_met() -> None:

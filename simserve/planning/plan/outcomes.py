@@ -121,8 +121,8 @@ def _kept(result: Result, sample: RunSample) -> tuple[Kept, ...]:
 def _served(result: Result) -> list[Kept]:
     """Return that requests are served at all, as one more promise, if any are refused.
 
-    Percentiles are of the answered: without it a context that is too short for most requests
-    would keep an SLO for the rest, and cheaply.
+    A percentile lets some requests go: without it a context that is too short for one prompt in
+    thirty would keep a p95, and cheaply.
     """
     metrics = result.metrics
     if not metrics.rejected:

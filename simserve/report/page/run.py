@@ -11,7 +11,7 @@ from simserve.records.clock import PS_PER_S
 from simserve.report.charts.downsample import COLUMNS, QUANTILES
 from simserve.report.charts.engine import engine_over_time
 from simserve.report.charts.latency import latency_cdfs, ttft_over_time
-from simserve.report.intervals import NO_INTERVAL, with_half_width
+from simserve.report.intervals import NO_INTERVAL, TOO_FEW_ANSWERED, with_half_width
 from simserve.report.page.basis import basis_section, reproduce_section
 from simserve.report.page.markup import Child, Markup, element, paragraphs, table
 from simserve.report.page.parts import Page, Section, Shown, count, ms, number, percent, tiles
@@ -121,6 +121,8 @@ def _slo(result: Result, summary: Mapping[str, Any]) -> list[Section]:
 def _objective(who: str, one: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[Child, ...]:
     if one["attained_frac"] is not None:
         came = f"{percent(one['attained_frac'])} of requests"
+    elif one["value_ms"] is None and not one["met"]:
+        came = TOO_FEW_ANSWERED
     else:
         came = f"{ms(one['value_ms'])} ms"
     met, word = one["met"], "met" if one["met"] else "missed"
