@@ -21,7 +21,7 @@ from simserve.inputs.hf_families import (
     Family,
 )
 from simserve.inputs.hf_fields import Fields
-from simserve.inputs.hf_quantization import read_format
+from simserve.inputs.hf_quantization import read_format, read_kv_bytes
 from simserve.inputs.model_shape import Experts
 from simserve.inputs.model_spec import ModelSpec
 
@@ -147,6 +147,7 @@ def _read_shape(fields: Fields, family: Family, kind: str, name: str) -> ModelSp
         indexer=indexer,
         experts=experts,
         weights=read_format(fields),
+        kv_bytes_per_value=read_kv_bytes(fields),
         kind="imported" if known else "assumed",
         source=f"config.json of {name}{note}",
     )

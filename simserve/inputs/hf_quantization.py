@@ -1,4 +1,4 @@
-"""The ``quantization_config`` of a ``config.json`` as a weight format."""
+"""The ``quantization_config`` of a ``config.json`` as a weight format, and the width of its KV."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _KEPT = re.compile(
     r"e_score_correction_bias|indexers_proj|weights_proj|eh_proj|vision|multi_modal_projector|visual"
 )
 _NIBBLE_BITS, _BYTE_BITS, _GROUP = 4, 8, 128
+_KV_BYTES, _SHORT_KV_BYTES = 2.0, 1.0
 
 
 def read_format(fields: Fields) -> WeightFormat | None:
@@ -44,6 +45,27 @@ def read_format(fields: Fields) -> WeightFormat | None:
         raise fields.refuse(f"{_KEY}.quant_method", got, _METHODS)
     _refuse_exceptions(fields, config, weights)
     return weights
+
+
+def read_kv_bytes(fields: Fields) -> float:
+    """Return the bytes of a cached value where nothing else is asked for.
+
+    A compressed-tensors checkpoint with a ``kv_cache_scheme`` has its KV in fp8 (vLLM 0.33,
+    ``model_executor/layers/attention/attention.py``), which knows no other scheme.
+
+    Raises:
+        InputError: for another scheme.
+    """
+    config = fields.get(_KEY, "compression_config")
+    if not isinstance(config, Mapping) or config.get("quant_method") != "compressed-tensors":
+        return _KV_BYTES
+    scheme = config.get("kv_cache_scheme")
+    if scheme is None:
+        return _KV_BYTES
+    kind = (scheme.get("type"), scheme.get("num_bits")) if isinstance(scheme, Mapping) else scheme
+    if kind != ("float", _BYTE_BITS):
+        raise fields.refuse(f"{_KEY}.kv_cache_scheme", kind, "type float of num_bits 8, or null")
+    return _SHORT_KV_BYTES
 
 
 def _eight_bit_float(fields: Fields, config: Mapping[str, Any]) -> WeightFormat:

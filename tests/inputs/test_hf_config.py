@@ -196,9 +196,29 @@ def test_a_quantised_checkpoint_is_recognised(
     assert (weights.bits, weights.group_size) == (bits, group)
 
 
+COMPRESSED_FP8 = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"), [(None, 2), ({"num_bits": 8, "type": "float", "strategy": "tensor"}, 1)]
+)
+def test_a_checkpoint_with_a_scheme_for_its_kv_has_half_of_it(
+    scheme: dict[str, Any] | None, expected: int
+) -> None:
+    model = read(quantization_config=COMPRESSED_FP8 | {"kv_cache_scheme": scheme})
+    assert model.kv_bytes_per_token() == read().kv_bytes_per_token() * expected // 2
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        (
+            {"quantization_config": COMPRESSED_FP8 | {"kv_cache_scheme": {"num_bits": 4}}},
+            "kv_cache_scheme: got (None, 4), allowed: type float of num_bits 8",
+        ),
         ({"ssm_state_size": 128}, "ssm_state_size: got 128, allowed: a field whose effect"),
         ({"layer_types": ["linear_attention"] * 4}, "layer_types: got linear_attention"),
         ({"layer_types": ["full_attention"] * 3}, "one entry for each of num_hidden_layers (4)"),
