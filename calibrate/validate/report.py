@@ -265,11 +265,16 @@ def _anchors(found: Validation, table: object) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1%}"
+    return f"{value:+.{_decimals(value)}%}"
 
 
 def _plain(value: float) -> str:
-    return f"{value:.1%}"
+    return f"{value:.{_decimals(value)}%}"
+
+
+def _decimals(value: float) -> int:
+    """Return how many: none from 100 % on, where they say nothing and cost columns."""
+    return int(abs(value) < 1)
 
 
 def _markdown_table(head: Row, rows: Iterable[Row]) -> str:

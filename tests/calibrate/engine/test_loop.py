@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytest.importorskip("torch")
 
 from calibrate.engine.warm_up import warm_up
 from calibrate.validate import plans, report
+from calibrate.validate.errors_of import LatencyErrors
 from calibrate.validate.loop import Loop
 from calibrate.validate.outcome import Validation, error_of
 from calibrate.validate.run import ValidateRequest, validate
@@ -256,7 +258,35 @@ def test_of_several_runs_the_first_is_shown_and_all_are_told(
     assert found.history[0].largest["TPOT mean"] == max(
         abs(one.latencies["TPOT"].signed["mean"]) for one in judged
     )
-    assert max(map(len, report.text(found).splitlines())) <= 80
+    assert max(map(len, report.text(far_off(found)).splitlines())) <= 80
+
+
+def far_off(found: Validation) -> Validation:
+    """Return an outcome in which every error of a replay is 1,230 %."""
+
+    def latencies(of: Mapping[str, LatencyErrors]) -> dict[str, LatencyErrors]:
+        return {
+            name: replace(one, signed=dict.fromkeys(one.signed, -12.3), request_p50=12.3)
+            for name, one in of.items()
+        }
+
+    compared = [
+        replace(
+            one,
+            drift=12.3,
+            latencies=latencies(one.latencies),
+            repeat=None if one.repeat is None else latencies(one.repeat),
+            steps={
+                layer: {
+                    regime: replace(errors, total=-12.3, p50=12.3, p90=12.3)
+                    for regime, errors in regimes.items()
+                }
+                for layer, regimes in one.steps.items()
+            },
+        )
+        for one in found.compared
+    ]
+    return replace(found, compared=tuple(compared))
 
 
 def test_no_time_for_a_single_replay_is_an_error(tmp_path: Path) -> None:
