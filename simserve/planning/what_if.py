@@ -31,7 +31,7 @@ from simserve.traffic.generate import generate
 
 FEWEST_RUNS = 3
 """With fewer replications, Student's t says next to nothing."""
-_OVERLOADED = "overloaded"
+_OVERLOADED, _STABLE = "overloaded", "stable"
 ONE_RUN = f"needs at least {FEWEST_RUNS} replications"
 
 RequestEdit = Callable[[RequestTable, Scenario], RequestTable]
@@ -104,9 +104,9 @@ class Sight:
 class Effect:
     """What a change does: ``value_s`` with it, ``change_s`` from as it is (below 0: better).
 
-    Means over the replications; ``reason`` says why there is none. ``lower_in`` and
-    ``overloaded_in`` count the replications in which the latency falls, and in which the run has
-    no operating point.
+    Means over the replications; ``reason`` says why there is none. ``lower_in``,
+    ``overloaded_in`` and ``stable_in`` count the replications in which the latency falls, and whose
+    verdict is this.
     """
 
     name: str
@@ -119,6 +119,7 @@ class Effect:
     reason: str | None
     lower_in: int = 0
     overloaded_in: int = 0
+    stable_in: int = 0
 
     @property
     def gain_s(self) -> float:
@@ -255,12 +256,13 @@ def _effect(change: Change, before: Sequence[Sight], after: Sequence[Sight] | No
         notes=tuple(_notes(pairs)) if pairs else (),
         reason=reason,
         lower_in=sum((_less(new.value_s, old.value_s) or 0) < 0 for old, new in pairs),
-        overloaded_in=_overloaded(list(after)),
+        overloaded_in=_count(after, _OVERLOADED),
+        stable_in=_count(after, _STABLE),
     )
 
 
-def _overloaded(runs: Sequence[Sight]) -> int:
-    return sum(one.verdict == _OVERLOADED for one in runs)
+def _count(runs: Sequence[Sight], verdict: str) -> int:
+    return sum(one.verdict == verdict for one in runs)
 
 
 def _times(value: float | None, factor: float) -> float | None:
@@ -299,9 +301,13 @@ def _notes(pairs: Sequence[tuple[Sight, Sight]]) -> list[str]:
     more = sum(after.unanswered - before.unanswered for before, after in pairs)
     if more:
         notes.append(f"{abs(more):,} {'more' if more > 0 else 'fewer'} unanswered")
-    before, after = (_overloaded(side) for side in zip(*pairs, strict=True))
-    if after > before:
-        notes.append("overloaded" if after == len(pairs) else f"{after} of {len(pairs)} overloaded")
-    elif before > after:
-        notes.append("overloaded no more" if not after else f"{after} of {len(pairs)} overloaded")
+    before, after = (_count(side, _OVERLOADED) for side in zip(*pairs, strict=True))
+    if before != after:
+        notes.append(_overload_words(after, _count([new for _, new in pairs], _STABLE), len(pairs)))
     return notes
+
+
+def _overload_words(overloaded: int, stable: int, runs: int) -> str:
+    if overloaded:
+        return "overloaded" if overloaded == runs else f"{overloaded} of {runs} overloaded"
+    return "overloaded no more" if stable == runs else "too short to tell if overloaded still"

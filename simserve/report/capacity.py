@@ -48,10 +48,11 @@ def cannot_be_met(found: Capacity) -> str:
     value = None
     if percentile:
         value = found.idle.percentile_s(metric, float(percentile))
-    if value is not None:
+    if value is not None and not found.refused_frac:
         came = f"{metric.upper()} p{percentile} is {three_digits(value.value * MS_PER_S)} ms"
     else:
         came = f"{worst.share:.1%} of requests keep it, {_asked(worst.required)} is asked"
+        came += f"; {_refused_words(found)}" if found.refused_frac else ""
     return f"No load meets {worst.name}: even at {_load(found, idle.load)} {came}"
 
 
@@ -229,11 +230,18 @@ def _remarks(found: Capacity) -> list[str]:
     remarks = [] if remark is None else [remark]
     if found.refused_frac:
         remarks.append(
-            f"{found.refused_frac:.1%} of the requests are refused at every load, for their "
-            f"prompts fill the context of {deployment.engine.max_model_len:,} tokens: they are in "
-            "no percentile"
+            f"{_refused_words(found)}. They count as later than anybody; the latencies are those "
+            "of the others"
         )
     return remarks
+
+
+def _refused_words(found: Capacity) -> str:
+    tokens = found.dial.scenario.deployment.engine.max_model_len
+    return (
+        f"{found.refused_frac:.1%} of the requests are refused at every load, for their prompts "
+        f"fill the context of {tokens:,} tokens"
+    )
 
 
 def _load(found: Capacity, load: float) -> str:

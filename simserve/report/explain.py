@@ -269,5 +269,6 @@ def _effect_dict(one: Effect) -> dict[str, Any]:
         "notes": list(one.notes),
         "lower_in": one.lower_in,
         "overloaded_in": one.overloaded_in,
+        "stable_in": one.stable_in,
         "cannot_be_made": one.reason,
     }

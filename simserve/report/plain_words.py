@@ -125,21 +125,23 @@ def _at_the_median(said: Explanation) -> str:
 
 def _who(said: Explanation) -> str:
     """Say what sets these requests apart from all others."""
-    apart = [_apart(one) for one in said.traits]
-    found = [words for words in apart if words]
-    return f"What sets them apart: {'; '.join(found)}." if found else ""
+    who = (
+        ("it", "its prompt is") if said.asked_band.requests == 1 else ("them", "their prompts are")
+    )
+    found = [words for words in (_apart(one, *who) for one in said.traits) if words]
+    return f"What sets {who[0]} apart: {'; '.join(found)}." if found else ""
 
 
-def _apart(trait: Trait) -> str:
-    if trait.ratio < _APART:
+def _apart(trait: Trait, them: str, their_prompts_are: str) -> str:
+    if trait.ratio < _APART or trait.may_be_chance:
         return ""
     these, everyone = trait_number(trait, trait.these), trait_number(trait, trait.all)
     if trait.replica is not None:
         return f"{these} of them were on replica {trait.replica}, which has {everyone} of all"
     if trait.name == PROMPT:
-        return f"their prompts are {trait.ratio:.1f} times as long as the mean ({these} tokens)"
+        return f"{their_prompts_are} {trait.ratio:.1f} times as long as the mean ({these} tokens)"
     if trait.name == ARRIVALS:
-        return f"just before them requests came at {these}/s, on average at {everyone}/s"
+        return f"just before {them} requests came at {these}/s, on average at {everyone}/s"
     return ""
 
 
@@ -156,15 +158,18 @@ def _overload(said: Explanation) -> str:
     text = "The run is overloaded: how long requests wait depends on how long it goes on."
     if said.base is None or not said.base.overloaded_in:
         return text
-    enders = [one.name for one in said.counterfactuals if _ends_overload(one)]
-    enders += [f"{TP} {tp}" for tp, effect in _other_sizes(said) if _ends_overload(effect)]
-    if not enders:
+    tried = [(one.name, one) for one in said.counterfactuals]
+    tried += [(f"{TP} {tp}", effect) for tp, effect in _other_sizes(said)]
+    left = {name: one for name, one in tried if one.value_s is not None and not one.overloaded_in}
+    if not left:
         return f"{text} None of the changes tried ends that: the load is too much as it is."
-    return f"{text} What ends that by itself: {_and(enders)}."
-
-
-def _ends_overload(effect: Effect) -> bool:
-    return effect.value_s is not None and not effect.overloaded_in
+    ends = [name for name, one in left.items() if one.stable_in == said.question.replications]
+    if ends:
+        text += f" What ends that by itself: {_and(ends)}."
+    if len(ends) < len(left):
+        unknown = _and([name for name in left if name not in ends])
+        text += f" The runs are too short to tell whether that ends with {unknown}."
+    return text
 
 
 def _best(said: Explanation) -> str:
@@ -185,7 +190,7 @@ def _best(said: Explanation) -> str:
         f"{_as_it_is(said)} its causes taken away one at a time: with {'; with '.join(listed)}."
     )
     if largest is not None and largest not in better:
-        sentence += f" With {largest.name} alone it is no lower: who waits there waits elsewhere."
+        sentence += f" With {largest.name} alone {_no_lower(largest)}."
     if hardware:
         sentence += f" Of more hardware, {hardware[0].name} gains most: {_to(hardware[0])}."
     return f"{sentence}{_chance(said)}"
@@ -196,6 +201,12 @@ def _of_the_largest_part(said: Explanation) -> Effect | None:
     ranked = said.asked_band.ranked
     name = _WITHOUT.get(ranked[0]) if ranked else None
     return next((one for one in said.counterfactuals if one.name == name and not one.reason), None)
+
+
+def _no_lower(effect: Effect) -> str:
+    if effect.gain_s > 0:
+        return "it is not lower beyond chance"
+    return "it is no lower: who waits there waits elsewhere"
 
 
 def _narrow_first(causes: list[Effect]) -> list[Effect]:
@@ -228,7 +239,7 @@ def _no_gain(said: Explanation) -> str:
 
 
 def _to(effect: Effect) -> str:
-    return f"{ms(effect.value_s or 0.0)} ms"
+    return f"{ms(effect.value_s or 0.0)} ms{_still(effect)}"
 
 
 def _as_it_is(said: Explanation) -> str:
@@ -242,8 +253,12 @@ def _as_it_is(said: Explanation) -> str:
 def _cut(effect: Effect) -> str:
     value_s, change = effect.value_s or 0.0, effect.change_s
     saved = 0.0 if change is None else -change.value
-    still = "; still overloaded" if effect.overloaded_in else ""
-    return f"{effect.name} it would be {ms(value_s)} ms ({ms(saved)} ms less{still})"
+    return f"{effect.name} it would be {ms(value_s)} ms ({ms(saved)} ms less{_still(effect)})"
+
+
+def _still(effect: Effect) -> str:
+    runs = effect.overloaded_in
+    return f"; overloaded in {runs} run{'s' if runs > 1 else ''}" if runs else ""
 
 
 def _chance(said: Explanation) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from simserve.inputs.prices import how_chosen, thin_choice
 from simserve.planning.plan.answer import PlanAnswer, output_tokens_per_s
-from simserve.planning.plan.outcomes import Outcome
+from simserve.planning.plan.outcomes import SERVED, Outcome
 from simserve.planning.plan.race import Plan
 from simserve.planning.plan.screen import BOUNDS
 from simserve.report.columns import WIDTH, filled, labelled
@@ -69,6 +70,8 @@ def nobody_can(answer: PlanAnswer) -> str:
     worst = min(_last(best).kept, key=lambda one: one.steady)
     unsteady = sum(not one.steady for one in best.seen)
     text = f"No plan of up to {question.max_gpus} GPUs keeps {slo}: the closest, {name_of(best)}, "
+    if worst.name == SERVED:
+        return f"{text}has a context that refuses {1 - worst.whole:.1%} of requests"
     if unsteady > len(best.seen) / 2:
         return f"{text}has no steady state in {unsteady} of {len(best.seen)} runs"
     return f"{text}keeps {worst.name} for {worst.steady:.1%} of requests"
@@ -259,7 +262,7 @@ def _winner_dict(answer: PlanAnswer, winner: Plan) -> dict[str, Any]:
 
 
 def _plan_dict(answer: PlanAnswer, plan: Plan) -> dict[str, Any]:
-    price = plan.price
+    price, used = plan.price, answer.race.used_of_slo(plan)
     found: dict[str, Any] = {
         "name": name_of(plan),
         "settings": plan.candidate.settings,
@@ -269,7 +272,7 @@ def _plan_dict(answer: PlanAnswer, plan: Plan) -> dict[str, Any]:
         "usd_per_mtok": usd_per_mtok(plan) if plan.seen else None,
         "offer": {"name": price.offer.name, "terms": price.offer.terms, **_sourced(plan)},
         "busy_replicas_at_least": plan.work,
-        "most_used_of_a_limit": answer.race.used_of_slo(plan) if plan.seen else None,
+        "most_used_of_a_limit": used if plan.seen and used < math.inf else None,
         "output_tokens_per_s_per_gpu": output_tokens_per_s(plan) / plan.gpus if plan.seen else None,
         **_outcomes_dict(answer, plan.seen),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from simserve.inputs.prices import how_chosen, thin_choice
@@ -71,9 +72,14 @@ def _alternative(answer: PlanAnswer, winner: Plan, other: Plan) -> str:
         f"{name_of(other)}, for the same price: TTFT {ttft} "
         f"{cell(other.seen, latency('ttft', ttft))} ms, TPOT {tpot} "
         f"{cell(other.seen, latency('tpot', tpot))} ms; it uses at most "
-        f"{percent(race.used_of_slo(other))} of a limit, the answer "
-        f"{percent(race.used_of_slo(winner))}, but its weights or KV values are coarser"
+        f"{_used(race.used_of_slo(other))} of a limit, the answer "
+        f"{_used(race.used_of_slo(winner))}, but its weights or KV values are coarser"
     )
+
+
+def _used(share: float) -> str:
+    """Return a share of a limit; infinite where a run left too many without an answer."""
+    return percent(share) if share < math.inf else "more than all"
 
 
 def _sure(answer: PlanAnswer, winner: Plan) -> str:

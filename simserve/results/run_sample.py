@@ -63,7 +63,7 @@ class RunSample:
         return cls(
             seed=facts.seed,
             verdict=verdict.name,
-            unsteady=changing or _unsteady(verdict, window),
+            unsteady=changing or _unsteady(verdict, window, bool(latencies.finished.any())),
             changes=changing is not None,
             window=window,
             latencies=series,
@@ -96,7 +96,9 @@ def _arrivals(facts: RunFacts) -> Mapping[str, Any]:
     return facts.resolved["workload"].get("arrivals") or {}
 
 
-def _unsteady(verdict: Verdict, window: SteadyWindow) -> str | None:
+def _unsteady(verdict: Verdict, window: SteadyWindow, any_finished: bool) -> str | None:
+    if not any_finished:
+        return "no request was finished"
     if verdict.name == "undecided":
         return "the run is too short to show a steady state"
     if verdict.name != "stable":

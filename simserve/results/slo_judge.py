@@ -149,31 +149,22 @@ class _Run:
         return tuple(
             _per_request(one, _requests_within(one, self.latencies)[who])
             if one.percentile is None
-            else _by_percentile(
-                one,
-                self.among_answered(one, who),
-                self.sample(one.metric, who),
-                self.any(who),
-            )
+            else self.by_percentile(one, who)
             for one in (slo.objectives if slo is not None else ())
         )
 
-    def among_answered(self, objective: Objective, who: BoolArray) -> float:
-        """Return the percentile of those answered that the objective's would be of all.
+    def by_percentile(self, objective: Objective, who: BoolArray) -> ObjectiveReport:
+        """Return what came of a percentile, in which who got no answer is later than anybody.
 
-        Whoever was rejected or timed out is later than anybody who was answered. Above 100:
-        nobody's. Gaps (ITL) belong to answers, and there it is the same.
+        So it is a higher percentile of those who were answered; above 100, nobody's. Gaps (ITL)
+        belong to answers, and there it is the same.
         """
-        percentile = objective.percentile or 0.0
-        if objective.metric == "itl":
-            return percentile
+        sample, percentile = self.sample(objective.metric, who), objective.percentile or 0.0
         late = int((never_answered(self.record) & who).sum())
-        answered = int((self.latencies.finished & who).sum())
-        return percentile * (answered + late) / answered if late and answered else percentile
-
-    def any(self, who: BoolArray) -> bool:
-        """Return whether one of them finished, or there are none."""
-        return bool((self.latencies.finished & who).any()) or not who.any()
+        if objective.metric != "itl" and sample.size:
+            percentile = percentile * (sample.size + late) / sample.size  # 100 stays 100
+        any_finished = bool((self.latencies.finished & who).any()) or not who.any()
+        return _by_percentile(objective, percentile, sample, any_finished)
 
     def good(self, slo: Slo) -> BoolArray:
         """Return which requests meet all that is asked of them one by one."""

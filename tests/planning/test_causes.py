@@ -106,7 +106,18 @@ def test_where_the_load_is_too_much_no_cause_ends_the_overload(tmp_path: Path) -
     assert said.asked_band.ranked[0] == "slot_queue"  # it waits for a slot, which is no cause
     words = in_plain_words(said)
     assert "None of the changes tried ends that: the load is too much as it is." in words
-    assert "still overloaded" in words
+    assert "less; overloaded in 1 run)" in words
+
+
+def test_a_run_that_is_too_short_to_show_the_overload_does_not_show_its_end(tmp_path: Path) -> None:
+    rows = list(even(60, 600, prompt=700, output=250))  # twice of what it carries, for 10 s
+    said = explained(rows, {"max_num_seqs": 32}, tmp_path)
+    (slots,) = (one for one in said.counterfactuals if one.name == "no slot limit")
+    assert (slots.overloaded_in, slots.stable_in) == (0, 0)
+    assert "too short to tell if overloaded still" in slots.notes
+    words = in_plain_words(said)
+    assert "too short to tell whether that ends with no slot limit" in words
+    assert "What ends that by itself" not in words
 
 
 def test_who_is_slow_tells_a_burst_from_long_prompts_and_from_a_crowded_replica(

@@ -154,6 +154,9 @@ def test_a_queue_that_is_not_shorter_without_its_limit_is_said_to_be_none(
     no_gain = (effect("even arrivals", -300, 20), effect("no slot limit", 0, 0))
     words = in_plain_words(replace(queued, counterfactuals=no_gain))
     assert "With no slot limit alone it is no lower" in words
+    doubtful = (effect("even arrivals", -300, 20), effect("no slot limit", -40, 60))
+    words = in_plain_words(replace(queued, counterfactuals=doubtful))
+    assert "With no slot limit alone it is not lower beyond chance." in words
     gain = (effect("even arrivals", -300, 20), effect("no slot limit", -40, 10))
     words = in_plain_words(replace(queued, counterfactuals=gain))
     assert "with no slot limit it would be 460 ms (40 ms less)" in words

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from simserve.inputs.slo import parse_slo
 from simserve.results.metrics import measure, request_latencies
+from simserve.results.promises import asked_of, promises
 from simserve.results.result import Result
 from simserve.results.slo_judge import SloReport, judge_slo
 from simserve.results.verdict import Verdict
+from simserve.results.warmup import whole_run
 from tests.results.reference_run import Options, request_table, run_reference
 from tests.results.scenarios import result, scenario
 
@@ -83,6 +87,19 @@ def test_a_rejected_request_is_later_than_anybody_who_was_answered() -> None:
     assert within.met
     assert within.value_ms == pytest.approx(slowest_s * 1000, rel=1e-12)
     assert (beyond.value_ms, beyond.met) == (None, False)
+
+
+def test_who_was_refused_counts_beside_those_that_have_the_latency() -> None:
+    # Of four, one is refused, one has a single token: two of three have a TPOT in time.
+    requests = request_table([0, 1000, 2000, 3000], [8, 8, 8, 30], [3, 3, 1, 3])
+    record = run_reference(requests, replace(FIXED, longest=20)).record
+    run = Result(scenario("tpot_p60:10 tpot_p70:10"), record)
+    assert (run.metrics.rejected, run.metrics.completed) == (1, 3)
+    assert run.slo_report is not None
+    assert [one.met for one in run.slo_report.objectives] == [True, False]
+    asked = asked_of(run.facts.slo(), (), record)
+    made = promises(asked, record, request_latencies(record), whole_run(record))
+    assert [one.kept.amounts.tolist() for one in made] == [[1, 1, 0]] * 2
 
 
 def test_a_tpot_percentile_of_single_tokens_has_no_value_and_is_met() -> None:

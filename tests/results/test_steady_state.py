@@ -88,6 +88,11 @@ def test_several_runs_add_up_how_often_decoding_slowed_down() -> None:
     assert Estimates(series).slow_rises == pytest.approx(alone, rel=0.4)
 
 
+def test_a_run_that_serves_nobody_has_no_rates() -> None:
+    state = result(options=Options(longest=0)).steady_state
+    assert (state.reason, dict(state.rates)) == ("no request was finished", {})
+
+
 def test_a_constant_pace_does_not_wander() -> None:
     assert Estimates([Series.of_values(np.full(500, 0.01))]).slow_rises == np.inf
 

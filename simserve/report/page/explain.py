@@ -61,7 +61,7 @@ def _counterfactuals(entry: Mapping[str, Any], name: str) -> list[Child | Shown]
     if entry["base"] is None or not effects:
         return []
     rows = [
-        [one["name"], one["meaning"], ms(one["value_ms"]), _change(one)]
+        [one["name"], "; ".join([one["meaning"], *one["notes"]]), ms(one["value_ms"]), _change(one)]
         for one in [entry["base"], *effects]
     ]
     caption = f"{name}, {_runs(entry)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from functools import cache
 from typing import Any
@@ -31,6 +32,7 @@ from simserve.report.plan import nobody_can, plan_dict, plan_text
 from simserve.report.plan_answer import answer_rows
 from simserve.report.plan_deploy import compose_text, serve_lines
 from simserve.report.plan_tables import name_of, with_answer
+from simserve.results.whole_files import json_text
 from tests.planning.plan.questions import VARY, WORKLOAD, planned, small_question, text_of
 
 
@@ -146,7 +148,10 @@ def test_a_context_that_refuses_most_requests_keeps_no_slo() -> None:
     vary["max_model_len"] = (200,)
     none = planned(small_question(plan=PlanSpec(vary=vary, limits=({},))))
     assert none.winner is None
-    assert "a prompt within the context" in nobody_can(none)
+    refused = 1 - none.screening.plans[0].seen[-1].kept[-1].whole
+    assert f"has a context that refuses {refused:.1%} of requests" in nobody_can(none)
+    assert found.race.used_of_slo(none.screening.plans[0]) == math.inf
+    json_text(plan_dict(none))  # JSON has no infinity
 
 
 def test_an_equally_dear_plan_with_a_coarser_model_and_more_room_is_told() -> None:
