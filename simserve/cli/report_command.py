@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -138,7 +139,7 @@ def _check(source: Path, html: Path | None, figures: Path | None, gantt: Path | 
     for option, path in (("--html", html), ("--gantt", gantt)):
         if path is not None:
             check_file_destination(option, path, _inputs(source))
-    if html is not None and gantt is not None and html.resolve() == gantt.resolve():
+    if html is not None and gantt is not None and realpath(html) == realpath(gantt):
         raise InputError("--gantt", None, str(gantt), "another file than --html")
     if figures is not None:
         check_directory_destination("--figures", figures)

@@ -32,7 +32,8 @@ def write_together(files: Mapping[Path, Callable[[Path], None]]) -> None:
     Raises:
         InputError: naming the one that cannot be written.
     """
-    targets = {path: path.resolve() for path in files}  # a link stays a link
+    # A link stays a link; one that leads to itself, which resolve() raises for, is replaced.
+    targets = {path: Path(os.path.realpath(path)) for path in files}
     temporaries = {
         path: target.with_name(f".{target.name}.{os.getpid()}.partial")
         for path, target in targets.items()

@@ -53,7 +53,7 @@ def serve(table: RequestTable, ahead: bool, replicas: int = 1, plain: bool = Fal
 @pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("replicas", [1, 3])
 @given(count=st.integers(1, 12), asks=st.integers(1, 6), think_ms=st.sampled_from([0, 3, 500]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_end_brings_the_next_request_one_think_time_later(
     ahead: bool, replicas: int, count: int, asks: int, think_ms: int
 ) -> None:

@@ -19,7 +19,7 @@ from simserve.records.step import StepShape
 from tests.policy.scenarios import cases
 from tests.policy.test_cohort_equals_plain import assert_same_run
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 BASE_PS, PER_TOKEN_PS, SPAN = 1_000_000, 70, 5
 
 

@@ -208,7 +208,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(key=st.sampled_from(setting_keys()), value=JUNK)
 def test_any_value_under_any_key_is_accepted_or_refused_in_one_line(
     key: str, value: object

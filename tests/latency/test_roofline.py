@@ -59,7 +59,7 @@ def step_s(model: ModelSpec, gpu: GpuSpec, tp: int, shape: StepShape) -> float:
 # --- laws ---
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(deployments, shapes)
 def test_doubling_every_rate_and_halving_every_overhead_halves_every_duration(
     deployment: tuple[ModelSpec, int], shape: StepShape
@@ -77,7 +77,7 @@ def test_doubling_every_rate_and_halving_every_overhead_halves_every_duration(
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(deployments, shapes, st.integers(1, 5000), st.integers(0, 3))
 def test_more_work_never_takes_less_time(
     deployment: tuple[ModelSpec, int], shape: StepShape, more: int, kind: int
@@ -96,7 +96,7 @@ def test_more_work_never_takes_less_time(
     assert latency.step_s(larger) >= latency.step_s(less)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(deployments, shapes)
 def test_step_is_never_shorter_than_the_datasheet_allows(
     deployment: tuple[ModelSpec, int], shape: StepShape
@@ -117,7 +117,7 @@ def test_step_is_never_shorter_than_the_datasheet_allows(
     assert least_s <= step_s(model, H100, tp, shape)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(deployments, st.integers(1, 1024), st.integers(1, 100_000))
 def test_decode_line_equals_the_step_to_within_rounding(
     deployment: tuple[ModelSpec, int], seqs: int, per_seq: int

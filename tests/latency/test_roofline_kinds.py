@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simserve.errors import InputError
@@ -35,7 +35,6 @@ def priced(model: ModelSpec, gpu: GpuSpec = H100) -> RooflineModel:
     return RooflineModel(model, bare(gpu), 1)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(WINDOWED), st.integers(1, 600), st.integers(0, 10**6), st.integers(0, 10**5))
 def test_decode_steps_lie_on_their_line_on_both_sides_of_a_window(
     name: str, seqs: int, context: int, more: int
@@ -64,7 +63,6 @@ def test_lines_of_one_batch_cover_every_context_once(name: str) -> None:
     assert len(starts) >= 1
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(list_models()),
     st.integers(1, 5000),

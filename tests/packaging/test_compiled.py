@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+HEADER = Path(sysconfig.get_path("include"), "Python.h")
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 SCENARIOS = {
     "default": (),
@@ -28,6 +29,7 @@ SCENARIOS = {
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
+    pytest.mark.skipif(not HEADER.is_file(), reason="no headers of Python for C"),
 ]
 
 

@@ -15,7 +15,7 @@ from tests.planning.test_fleet import offer, rates, rule, rules
 prices = st.floats(1e-7, 1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rule=rules, usd=prices)
 def test_both_bills_are_equal_at_the_break_even(rule: FleetRule, usd: float) -> None:
     found = break_even(rule, usd)
@@ -25,7 +25,7 @@ def test_both_bills_are_equal_at_the_break_even(rule: FleetRule, usd: float) -> 
             assert own == pytest.approx(usd * requests_per_month(rate, rule.hours), rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rule=rules, usd=prices, share=st.floats(0.01, 0.999))
 def test_below_the_first_break_even_the_api_costs_less(
     rule: FleetRule, usd: float, share: float
@@ -36,7 +36,7 @@ def test_below_the_first_break_even_the_api_costs_less(
         assert case.ratio() > 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rule=rules, usd=prices, more=st.floats(1.001, 50))
 def test_beyond_the_last_break_even_the_fleet_costs_less(
     rule: FleetRule, usd: float, more: float

@@ -42,7 +42,7 @@ def compared(
 workloads = st.lists(st.tuples(st.integers(1, 80), st.integers(1, 48)), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=workloads, blocks=st.integers(8, 60), seqs=st.sampled_from([3, 1000]))
 def test_shares_of_every_server_sum_to_the_pool(
     lengths: list[tuple[int, int]], blocks: int, seqs: int
@@ -56,7 +56,7 @@ def test_shares_of_every_server_sum_to_the_pool(
         assert one.mean_running <= seqs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=workloads, blocks=st.integers(8, 60), seqs=st.sampled_from([3, 1000]))
 def test_paging_uses_at_least_as_much_of_the_pool_and_is_done_no_later(
     lengths: list[tuple[int, int]], blocks: int, seqs: int
@@ -68,7 +68,7 @@ def test_paging_uses_at_least_as_much_of_the_pool_and_is_done_no_later(
     assert contiguous.while_waiting.external == 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     tokens=st.integers(16, 4096),
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=60),

@@ -16,7 +16,7 @@ from simserve.policy.router import RoundRobin
 from simserve.records.run_record import ABORTED, FINISHED, REJECTED, RunRecord
 from tests.policy.scenarios import cases
 
-THOROUGH = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=400, suppress_health_check=list(HealthCheck))
 
 
 @THOROUGH

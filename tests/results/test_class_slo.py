@@ -44,7 +44,7 @@ members = st.lists(st.integers(0, 1), min_size=COUNT, max_size=COUNT)
 limits = st.sampled_from(["ttft:{}", "tpot:{} e2el:2000", "ttft_p90:{}", "itl_p99:{} ttft:50"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(members, limits, st.floats(1, 500))
 def test_classes_without_objectives_change_nothing(who: list[int], form: str, ms: float) -> None:
     general = form.format(ms)
@@ -55,7 +55,7 @@ def test_classes_without_objectives_change_nothing(who: list[int], form: str, ms
         assert sum(one.good_requests or 0 for one in split.classes) == plain.good_requests
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(members, limits, st.floats(1, 500))
 def test_an_slo_is_the_same_said_of_everyone_or_of_every_class(
     who: list[int], form: str, ms: float
@@ -69,7 +69,7 @@ def test_an_slo_is_the_same_said_of_everyone_or_of_every_class(
         assert own.met == general.met
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(members, st.floats(1, 500), st.floats(1, 500))
 def test_everyone_is_judged_by_the_own_class_or_else_the_general_objectives(
     who: list[int], own_ms: float, general_ms: float
@@ -82,7 +82,7 @@ def test_everyone_is_judged_by_the_own_class_or_else_the_general_objectives(
     assert [one.requests for one in report.classes] == [who.count(0), who.count(1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(members)
 def test_percentiles_of_a_class_are_those_of_its_own_requests(who: list[int]) -> None:
     slo = "ttft_p90:1 tpot_p50:1 e2el_p99:1 itl_p95:1"

@@ -49,7 +49,7 @@ def test_students_t_falls_to_the_normal() -> None:
 
 
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([0.001, 0.25, 4.0, 1024.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_scaling_all_latencies_scales_every_interval(seed: int, scale: float) -> None:
     values = np.random.default_rng(seed).lognormal(size=2000)
     for plain, scaled in zip(all_of(of(values)), all_of(of(values * scale)), strict=True):
@@ -61,7 +61,7 @@ def test_scaling_all_latencies_scales_every_interval(seed: int, scale: float) ->
 
 
 @given(seed=st.integers(0, 10_000), requests=st.integers(0, 3000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_interval_holds_its_value_or_says_why_there_is_none(seed: int, requests: int) -> None:
     values = np.random.default_rng(seed).exponential(size=requests)
     for one in all_of(of(values)):
@@ -121,7 +121,7 @@ def test_a_spell_counts_once_however_many_requests_it_holds() -> None:
 
 
 @given(seed=st.integers(0, 1000), copies=st.integers(1, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_more_of_the_same_kind_never_takes_an_interval_away(seed: int, copies: int) -> None:
     rng = np.random.default_rng(seed)
     runs = [Series.of_values(rng.exponential(size=1000)) for _ in range(20 + copies)]
@@ -189,7 +189,7 @@ def test_a_skewed_sample_gets_a_lopsided_interval() -> None:
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mirrored_values_get_the_mirrored_interval(seed: int) -> None:
     values = np.random.default_rng(seed).exponential(size=1001)
     one, other = of(values).mean(), of(-values).mean()

@@ -14,6 +14,7 @@ from simserve.results.result import Result
 from simserve.results.whole_files import (
     directory_for,
     text_writer,
+    write_json,
     write_together,
     write_whole,
 )
@@ -109,6 +110,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_whole(target, fail)
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_link_stays_one_unless_it_leads_to_itself(tmp_path: Path) -> None:
+    link, ring = tmp_path / "link", tmp_path / "ring"
+    link.symlink_to("target")
+    ring.symlink_to("ring")
+    for path in (link, ring):
+        write_json(path, {})
+    assert link.is_symlink() and not ring.is_symlink()
+    assert (tmp_path / "target").read_text() == ring.read_text() == "{}\n"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_result_file_is_one_json_object(tmp_path: Path) -> None:

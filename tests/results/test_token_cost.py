@@ -22,7 +22,7 @@ class Linear:
         return self.base_s + self.new_s * shape.tokens + self.context_s * shape.context_tokens
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     replicas=st.integers(1, 3),
@@ -44,7 +44,7 @@ def test_every_picosecond_of_every_replica_is_someones(
     assert (time.cached_ps > 0) <= (cached > 0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), factor=st.floats(0.01, 100))
 def test_a_model_that_is_so_many_times_slower_divides_alike(seed: int, factor: float) -> None:
     record = run_reference(random_requests(20, seed), Options()).record
@@ -121,7 +121,7 @@ def test_idle_time_is_observed_while_requests_come() -> None:
         assert attribute(record, Linear(), until_ps).busy_frac == pytest.approx(1 / 9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), last=st.integers(400, 1000))
 def test_a_long_end_of_the_run_is_not_idle_time(seed: int, last: int) -> None:
     """Two replicas, of which one serves the last request for long and the other has no more."""

@@ -70,7 +70,7 @@ def test_a_step_that_lost_a_sequence_is_found() -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.2), st.floats(0, 0.2), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_all_laws_hold_on_random_runs(
     seed: int, preempt_chance: float, skip_chance: float, replicas: int
 ) -> None:

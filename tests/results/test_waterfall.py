@@ -62,7 +62,7 @@ def of_case(case: Case, bare: CaseStepTime, replicas: int = 1) -> tuple[RunRecor
 
 
 @given(cases(), st.floats(0, 1), st.integers(1, 2))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_parts_sum_to_the_latency_on_random_scenarios(
     case: Case, host: float, replicas: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_parts_sum_to_the_latency_on_random_scenarios(
 
 
 @given(cases(), st.integers(2, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_price_that_makes_no_sense_still_leaves_exact_parts(case: Case, factor: int) -> None:
     dear = replace(case.step_time, base_ps=case.step_time.base_ps * factor)
     assert_exact(*of_case(case, dear))

@@ -31,7 +31,7 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=4),
     kind=st.sampled_from([TOKENS, SECONDS, CALENDAR, TEXT]),

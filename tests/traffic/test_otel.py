@@ -330,7 +330,7 @@ def as_json(content: Any, escaped: int) -> str:
     return re.sub(f'(?<=")[_{"gskltno"[:escaped]}]', lambda at: f"\\u{ord(at[0]):04x}", text)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(
     drawn=st.lists(entries, min_size=1, max_size=3),
     plain=st.integers(0, 3),

@@ -160,7 +160,7 @@ def test_time_covered_must_be_a_time(tmp_path: Path, seconds: float) -> None:
         read_service_load(written(tmp_path, page()), seconds=seconds)
 
 
-@settings(max_examples=100, deadline=None,
+@settings(max_examples=100,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(st.integers(0, 2**32))
 def test_damaged_page_is_used_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:

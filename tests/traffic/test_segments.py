@@ -52,7 +52,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(requests, st.booleans())
 def test_shared_prefix_is_the_longest_agreement_of_tokens_with_an_earlier_request(
     drawn: list[tuple[Prompt, tuple[int, int]]], outputs_repeat: bool

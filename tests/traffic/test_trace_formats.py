@@ -310,7 +310,7 @@ def test_times_in_a_smaller_unit_are_refused(
     assert expected in refusal(path, format=format)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     times_s=st.lists(st.integers(0, 50), min_size=1, max_size=12),
     head=st.integers(1, 12),
@@ -419,9 +419,7 @@ def test_head_below_one_is_refused(tmp_path: Path, head: int) -> None:
     assert "head: got" in refusal(written(tmp_path, AZURE), head=head)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(
         st.binary(max_size=200),

@@ -110,7 +110,7 @@ def test_blocks_of_16_keep_what_an_engine_could_reuse_of_the_prompts(tmp_path: P
 entries = st.tuples(st.integers(0, 2), st.integers(1, 6))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.lists(entries, min_size=1, max_size=4), min_size=1, max_size=6),
     st.integers(1, 5),
@@ -223,7 +223,7 @@ def test_trace_without_gaps_cannot_be_drawn_from(tmp_path: Path) -> None:
         draw_like(lengths, 10, 1, "x")
 
 
-@settings(max_examples=60, deadline=None,
+@settings(max_examples=60,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(
     gaps_ps=st.lists(st.integers(0, 10**15), min_size=1, max_size=6),

@@ -2,7 +2,8 @@
 
 The usual is what a collector writes: OTLP JSON. The quick way reads nothing that the slow one
 (``otel_requests``, span by span) would refuse, or read otherwise: at the slightest doubt it gives
-up. Of a span it checks what it reads, and that the rest is JSON.
+up. Of a span it checks what it reads, and that the rest is JSON; a number there may be one that no
+float holds (``1e400``).
 
 What makes it quick is that spans of one writer have the same attributes in the same order. Such a
 list of attributes is a *shape*: a type of its own, so that the decoder checks the names in passing

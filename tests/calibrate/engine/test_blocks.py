@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.engine.blocks import BlockCountError, BlockTables
@@ -23,7 +23,6 @@ def grow(request: int, to: int) -> Scheduled:
     return Scheduled(request, to, 0, False)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 60), st.booleans()), max_size=60))
 def test_no_block_ever_belongs_to_two_requests(moves: list[tuple[int, int, bool]]) -> None:
     tables = BlockTables(LIMITS)

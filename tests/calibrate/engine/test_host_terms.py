@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.engine.measured import MeasuredSteps
@@ -26,7 +26,6 @@ from tests.calibrate.engine.small import MODEL
 SIZES = st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=4, max_size=12)
 
 
-@settings(deadline=None)
 @given(SIZES, st.lists(st.floats(-5, 5), min_size=12, max_size=12))
 def test_no_other_coefficients_above_zero_fit_better(
     rows: list[list[float]], wanted: list[float]

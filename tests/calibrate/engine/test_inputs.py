@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrate.engine.blocks import BlockTables
@@ -38,7 +38,6 @@ def filled(
     return host, device_inputs(staging, host.layout)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), min_size=1, max_size=6))
 def test_every_token_is_stored_where_its_block_table_says(
     chunks: list[tuple[int, int]],
@@ -78,7 +77,6 @@ def test_decodes_are_packed_before_chunks_else_in_their_order() -> None:
     assert [entry.request for entry in order_of(entries)] == [2, 0, 4, 9]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 64))
 def test_lists_neither_overlap_nor_break_their_alignment(
     tokens: int, seqs: int, width: int

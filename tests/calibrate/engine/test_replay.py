@@ -78,7 +78,7 @@ LIMITS_DRAWN = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(LIMITS_DRAWN, st.integers(0, 10_000), st.sampled_from([0.0, 1e-5, 1e-3]))
 def test_simulator_reproduces_any_schedule(
     limits: SchedulerLimits, seed: int, gap_s: float
@@ -90,7 +90,7 @@ def test_simulator_reproduces_any_schedule(
     assert compare_structure(result.record, limits, SCHEDULER).differences == ()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.booleans(), st.integers(0, 10_000))
 def test_the_plain_scheduler_drives_the_engine_as_well(ahead: bool, seed: int) -> None:
     limits = with_limits(async_scheduling=ahead, num_blocks=SMALL_POOL)

@@ -165,13 +165,18 @@ def zeros(size, *, dtype=None, **more):
     return one.expand(size)
 
 
+def device_guards() -> ctypes.Array[ctypes.c_void_p]:
+    """Return torch's table of device guards; OSError or ValueError where a build has none."""
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+    return (ctypes.c_void_p * 16).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+
+
 def install():
     """Put all of it in torch's place, for the rest of the process."""
+    guards = device_guards()
     torch._C._set_only_lift_cpu_tensors(True)
     torch._C._ensureCUDADeviceGuardSet()
     # A build without CUDA has no guard of its devices; that of the meta device does nothing, too.
-    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
-    guards = (ctypes.c_void_p * 16).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
     guards[1] = guards[1] or guards[14]  # c10::DeviceType: CUDA, Meta
     real_to, real_tensor, pools = torch.Tensor.to, torch.tensor, itertools.count(1)
 

@@ -19,6 +19,12 @@ from calibrate.measure.journal import END, read_journal
 from calibrate.measure.session import FINISHED
 from calibrate.results import Results, read_results
 from simserve.latency.tables.profile import read_profile
+from tests.calibrate.gpu.pretend_cuda import device_guards
+
+try:
+    device_guards()
+except (OSError, ValueError) as error:
+    pytest.skip(f"no GPU can be pretended with this torch: {error}", allow_module_level=True)
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = Path(__file__).parent / "site"

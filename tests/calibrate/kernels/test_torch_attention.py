@@ -24,7 +24,7 @@ sequences = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sequences, st.sampled_from([(1, 1), (4, 2), (6, 2)]), st.sampled_from([1, 4, 16]))
 def test_any_mix_of_sequences_equals_the_reference(
     mix: list[tuple[int, int]], heads: tuple[int, int], block_size: int

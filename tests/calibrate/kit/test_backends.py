@@ -39,7 +39,7 @@ LATENT: dict[str, Any] = {
     "torch": TorchLatent,
 }
 torch.set_num_threads(1)  # small tensors on a shared machine
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=10)
 
 
 def attended(kernel: Any, shape: AttentionShape, drawn: Lengths, seed: int = 0) -> tuple[Any, Any]:

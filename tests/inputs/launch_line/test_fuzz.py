@@ -51,7 +51,7 @@ def _mutated(text: str, seed: int) -> str:
     return text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(BASES), st.integers(0, 2**32))
 def test_mutated_line_is_read_or_refused(base: str, seed: int) -> None:
     text = _mutated(base, seed)
@@ -59,7 +59,7 @@ def test_mutated_line_is_read_or_refused(base: str, seed: int) -> None:
         _read_or_refuse(text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(WORDS, max_size=6))
 @example(["--compilation-config", "[" * 100_000])
 @example(["--speculative-config.a.b", "1", "--speculative-config.a", "2"])
@@ -71,9 +71,7 @@ def test_any_words_behind_the_server_are_read_or_refused(words: list[str]) -> No
     _read_or_refuse("vllm serve m " + shlex.join(words))
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.sampled_from([".yaml", ".sh"]))
 def test_mutated_file_is_read_or_refused(tmp_path: Path, seed: int, suffix: str) -> None:
     text = (

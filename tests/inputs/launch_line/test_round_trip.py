@@ -58,7 +58,7 @@ def _read_again(line: str, gpu: str = "h100-sxm") -> Deployment:
     return read_deployment(read_launch_line(line).deployment | {"gpu": gpu})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SETTINGS, POOL, st.sampled_from([1, 2, 4]), st.sampled_from([1, 3]))
 def test_printed_line_reads_back_as_the_same_deployment(
     given_settings: dict[str, Any], pool: dict[str, Any], tp: int, replicas: int

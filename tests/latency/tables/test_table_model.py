@@ -43,7 +43,7 @@ def test_model_is_one_whose_decodes_lie_on_lines() -> None:
     assert isinstance(noisy_model(0), LinearDecodeModel)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(noisy, shapes, st.integers(1, 5000), st.integers(0, 3))
 def test_more_work_never_takes_less_time(
     latency: TableModel, shape: StepShape, more: int, kind: int
@@ -61,7 +61,7 @@ def test_more_work_never_takes_less_time(
     assert latency.step_s(larger) >= latency.step_s(less) * (1 - 1e-12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(noisy, st.integers(1, 700), st.integers(1, 200_000), st.integers(1, 300))
 def test_more_decodes_or_context_never_take_less_time_without_prefill(
     latency: TableModel, seqs: int, per_seq: int, more: int
@@ -72,7 +72,7 @@ def test_more_decodes_or_context_never_take_less_time_without_prefill(
     assert latency.step_s(both) >= least * (1 - 1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(noisy, shapes)
 def test_step_is_never_shorter_than_the_datasheet_allows(
     latency: TableModel, shape: StepShape
@@ -88,7 +88,7 @@ def test_step_is_never_shorter_than_the_datasheet_allows(
     assert latency.step_s(shape) >= least_s * (1 - 1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(noisy, st.integers(1, 700), st.integers(1, 200_000))
 def test_decode_line_equals_the_step_to_within_rounding(
     latency: TableModel, seqs: int, per_seq: int
@@ -119,7 +119,7 @@ def test_pieces_of_a_decode_line_follow_on_each_other_without_a_gap(seqs: int, a
     assert context > 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(noisy, shapes)
 def test_parts_of_a_step_add_up_to_it(latency: TableModel, shape: StepShape) -> None:
     parts = latency.parts(shape)
@@ -127,7 +127,7 @@ def test_parts_of_a_step_add_up_to_it(latency: TableModel, shape: StepShape) -> 
     assert all(part.seconds >= 0 for part in parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy, st.integers(1, 512), st.integers(2 * 131_072, 1_000_000))  # in the next batch, too
 def test_twice_the_context_beyond_the_table_takes_at_most_twice_as_long(
     latency: TableModel, seqs: int, per_seq: int
@@ -164,7 +164,7 @@ def roofline_s(roofline: RooflineModel, table: TableModel, shape: StepShape) -> 
     return roofline.step_s(shape) - overhead_s + small_s
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([("llama-3.1-8b", 1), ("llama-3.1-8b", 2), ("llama-3.1-70b", 4)]), shapes)
 def test_tables_made_from_the_roofline_give_the_roofline_back(
     deployment: tuple[str, int], shape: StepShape

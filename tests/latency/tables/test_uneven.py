@@ -37,7 +37,7 @@ def test_a_profile_with_waves_makes_a_model_that_reads_contexts() -> None:
     assert not plain.reads_contexts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(contexts)
 def test_the_line_meets_the_step_now_and_at_the_end_of_its_span(sizes: list[int]) -> None:
     latency, now = uneven_model(), np.array(sizes)
@@ -56,7 +56,7 @@ def test_the_line_meets_the_step_now_and_at_the_end_of_its_span(sizes: list[int]
             assert line_s == pytest.approx(times[-1], rel=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(contexts, st.integers(1, 3000))
 def test_split_decodes_cost_what_their_sum_does(sizes: list[int], new: int) -> None:
     latency, now = uneven_model(), np.array(sizes[: FIRST_UNSPLIT - 1])

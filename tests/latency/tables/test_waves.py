@@ -42,7 +42,7 @@ def error(sizes: Sequence[int], heads: int, overhead: float) -> float:
     return abs(waves.decodes(np.array(sizes), heads) / truth - 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(contexts, st.sampled_from([1, 2, 8]), st.sampled_from([0.0, 64.0]))
 def test_uneven_decodes_take_what_a_queue_of_their_blocks_does(
     sizes: list[int], heads: int, overhead: float

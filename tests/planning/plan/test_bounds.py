@@ -69,7 +69,7 @@ def scenario_of(
     return scenario_from_dict({"workload": workload, "deployment": wanted, "seed": seed})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     deployment=st.sampled_from(MODELS),
     limits=st.sampled_from(LIMITS),
