@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simserve.planning.where_it_changed import Parts
-from simserve.report.columns import filled, labelled
+from simserve.report.columns import enumerated, filled, labelled
 from simserve.report.intervals import SHORT_OF
 from simserve.report.plain_words import PART_WORDS
 from simserve.results.compare import Comparison, PairedErrors, Row
@@ -79,7 +79,7 @@ def verdict(found: Comparison) -> str:
             if row.by_parts is by_parts
         ]
         if words:
-            parts.append(f"in B, {_and(words)} on average, {basis}")
+            parts.append(f"in B, {enumerated(words)} on average, {basis}")
     if same:
         parts.append(f"{_names(same)} {_is(same)} the same")
     if open_ones:
@@ -227,7 +227,9 @@ def _largest(one: Parts) -> str:
     shares = {name: change / one.latency_change_s for name, change in one.change_s.items()}
     worth = [name for name in shares if abs(shares[name]) >= _WORTH_SAYING]
     worth.sort(key=lambda name: (shares[name] < 0, -abs(shares[name])))
-    return _and([f"{PART_WORDS[name]} {_signed(one.change_s[name] * MS_PER_S)}" for name in worth])
+    return enumerated(
+        [f"{PART_WORDS[name]} {_signed(one.change_s[name] * MS_PER_S)}" for name in worth]
+    )
 
 
 def _percent(row: Row) -> str:
@@ -236,7 +238,7 @@ def _percent(row: Row) -> str:
 
 
 def _names(rows: list[Row]) -> str:
-    return _and([_SHORT_OF[row.name] for row in rows])
+    return enumerated([_SHORT_OF[row.name] for row in rows])
 
 
 def _is(rows: list[Row]) -> str:
@@ -245,10 +247,6 @@ def _is(rows: list[Row]) -> str:
 
 def _differ(rows: list[Row]) -> str:
     return "differ" if len(rows) > 1 else "differs"
-
-
-def _and(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def compare_dict(found: Comparison, parts: Sequence[Parts] = ()) -> dict[str, Any]:

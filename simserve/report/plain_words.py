@@ -18,6 +18,7 @@ from simserve.planning.explanation import Explanation
 from simserve.planning.sensitivity import TP, Swing
 from simserve.planning.what_if import Effect
 from simserve.planning.who_is_slow import ARRIVALS, PROMPT, Trait
+from simserve.report.columns import enumerated
 from simserve.report.intervals import SHORT_OF
 from simserve.results.samples import MS_PER_S
 from simserve.results.waterfall_bands import MEDIAN_BAND
@@ -99,7 +100,7 @@ def _where(said: Explanation) -> str:
     who = "The request" if band.requests == 1 else f"The {band.requests:,} requests"
     verb = "spends" if band.requests == 1 else "spend"
     first, share = parts[0], band.share(parts[0])
-    listed = _and([f"{PART_WORDS[name]} {band.share(name):.0%}" for name in parts])
+    listed = enumerated([f"{PART_WORDS[name]} {band.share(name):.0%}" for name in parts])
     if share <= _MOST:
         return f"{who} around it {verb} it on {listed}."
     extent = "nearly all" if share >= _ALONE else "most"
@@ -165,9 +166,9 @@ def _overload(said: Explanation) -> str:
         return f"{text} None of the changes tried ends that: the load is too much as it is."
     ends = [name for name, one in left.items() if one.stable_in == said.question.replications]
     if ends:
-        text += f" What ends that by itself: {_and(ends)}."
+        text += f" What ends that by itself: {enumerated(ends)}."
     if len(ends) < len(left):
-        unknown = _and([name for name in left if name not in ends])
+        unknown = enumerated([name for name in left if name not in ends])
         text += f" The runs are too short to tell whether that ends with {unknown}."
     return text
 
@@ -297,7 +298,7 @@ def _sensitive(said: Explanation) -> str:
         for word, effect in (("less", top.less), ("more", top.more))
         if effect.change_s is not None
     ]
-    sentence = f"Of the inputs it depends most on {top.name}: {_and(moves)}."
+    sentence = f"Of the inputs it depends most on {top.name}: {enumerated(moves)}."
     return sentence + _other_tp(said, max(top.less.gain_s, top.more.gain_s))
 
 
@@ -342,9 +343,3 @@ def _dollars(said: Explanation) -> str:
         return text + "."
     top, change = max(dearer, key=lambda one: abs(one[1]))
     return f"{text}, and that depends most on {top.name} ({change:+.2g} for a tenth)."
-
-
-def _and(words: list[str]) -> str:
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"

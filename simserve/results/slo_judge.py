@@ -149,22 +149,37 @@ class _Run:
         return tuple(
             _per_request(one, _requests_within(one, self.latencies)[who])
             if one.percentile is None
-            else self.by_percentile(one, who)
+            else self.by_percentile(one, one.percentile, who)
             for one in (slo.objectives if slo is not None else ())
         )
 
-    def by_percentile(self, objective: Objective, who: BoolArray) -> ObjectiveReport:
+    def by_percentile(
+        self, objective: Objective, percentile: float, who: BoolArray
+    ) -> ObjectiveReport:
         """Return what came of a percentile, in which who got no answer is later than anybody.
 
         So it is a higher percentile of those who were answered; above 100, nobody's. Gaps (ITL)
         belong to answers, and there it is the same.
         """
-        sample, percentile = self.sample(objective.metric, who), objective.percentile or 0.0
+        sample = self.sample(objective.metric, who)
         late = int((never_answered(self.record) & who).sum())
         if objective.metric != "itl" and sample.size:
             percentile = percentile * (sample.size + late) / sample.size  # 100 stays 100
-        any_finished = bool((self.latencies.finished & who).any()) or not who.any()
-        return _by_percentile(objective, percentile, sample, any_finished)
+        value_s = sample.percentile(percentile) if percentile <= 100 else None
+        if value_s is None:
+            # Requests of one token have neither TPOT nor ITL: nothing is late unless nothing
+            # finished.
+            finished = bool((self.latencies.finished & who).any()) or not who.any()
+            met = finished and percentile <= 100
+        else:
+            met = value_s * MS_PER_S <= objective.limit_ms
+        return ObjectiveReport(
+            name=objective.name,
+            limit_ms=objective.limit_ms,
+            attained_frac=None,
+            value_ms=None if value_s is None else value_s * MS_PER_S,
+            met=met,
+        )
 
     def good(self, slo: Slo) -> BoolArray:
         """Return which requests meet all that is asked of them one by one."""
@@ -215,22 +230,6 @@ def _per_request(objective: Objective, meets: BoolArray) -> ObjectiveReport:
         attained_frac=_share(int(meets.sum()), len(meets)),
         value_ms=None,
         met=bool(meets.all()),
-    )
-
-
-def _by_percentile(
-    objective: Objective, percentile: float, sample: Sample, any_finished: bool
-) -> ObjectiveReport:
-    value_s = sample.percentile(percentile) if percentile <= 100 else None
-    # Requests of one token have neither TPOT nor ITL: nothing is late unless nothing finished.
-    nothing_late = any_finished and percentile <= 100
-    met = nothing_late if value_s is None else value_s * MS_PER_S <= objective.limit_ms
-    return ObjectiveReport(
-        name=objective.name,
-        limit_ms=objective.limit_ms,
-        attained_frac=None,
-        value_ms=None if value_s is None else value_s * MS_PER_S,
-        met=met,
     )
 
 
